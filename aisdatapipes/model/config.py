@@ -1,0 +1,185 @@
+"""How to reach a cluster and how hard to try: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from aisdatapipes.model.errors import ConfigError
+
+Strategy = Literal["auto", "get", "batch", "ranges"]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long one object is tried.
+
+    Args:
+        attempts: Tries of one object, the first one included.
+        first_delay: Seconds before the second try at most; each further limit is twice the one before.
+            The delay is drawn evenly between 0 and that limit ("full jitter"), so that workers that
+            failed together do not come back together.
+        max_delay: Seconds that a single delay can reach; a server's ``Retry-After`` is cut to it too.
+        deadline: Seconds for one object over all tries. The default covers a target that is restarted:
+            a stock cluster takes 24 s to notice.
+    """
+
+    attempts: int = 20
+    first_delay: float = 0.1
+    max_delay: float = 10.0
+    deadline: float = 120.0
+
+    def __post_init__(self) -> None:
+        _check(self.attempts >= 1, "RetryPolicy.attempts must be 1 or more", self.attempts)
+        for name in ("first_delay", "max_delay"):
+            _check(getattr(self, name) >= 0, f"RetryPolicy.{name} must be 0 or more seconds", getattr(self, name))
+        _check(self.deadline > 0, "RetryPolicy.deadline must be more than 0 seconds", self.deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPlan:
+    """How objects are fetched.
+
+    Args:
+        strategy: ``"get"`` one GET an object, ``"batch"`` many objects in one request, ``"ranges"`` several
+            parts of one object at a time; ``"auto"`` chooses by size.
+        width: Requests in flight.
+        batch_objects: Objects in one get-batch request.
+        range_bytes: Bytes of one part where an object is read in parts.
+        window_bytes: Bytes fetched or being fetched that the consumer has not taken yet. One object larger
+            than this is still read, alone.
+        verify: Compare content with the checksum that the cluster sends.
+    """
+
+    strategy: Strategy = "auto"
+    width: int = 64
+    batch_objects: int = 128
+    range_bytes: int = 4 * MIB
+    window_bytes: int = 64 * MIB
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        choices = get_args(Strategy)
+        _check(self.strategy in choices, f"FetchPlan.strategy must be one of {choices}", self.strategy)
+        for name in ("width", "batch_objects", "range_bytes", "window_bytes"):
+            _check(getattr(self, name) >= 1, f"FetchPlan.{name} must be 1 or more", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """Where a cluster is and what it takes to talk to it.
+
+    Args:
+        endpoint: Such as ``http://localhost:8080``; without a scheme ``http://`` is meant.
+        token: Bearer token; never part of a ``repr`` or a message.
+        ca_file: PEM file of the authority that signed the cluster's certificates.
+        client_cert: PEM file, or (certificate, key), that the cluster asks of its clients.
+        verify: False accepts any certificate.
+        connect_timeout: Seconds to establish one connection.
+        read_timeout: Seconds without a byte before a try is given up.
+        retry: How often and how long one object is tried.
+    """
+
+    endpoint: str
+    token: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    client_cert: str | tuple[str, str] | None = field(default=None, repr=False)
+    verify: bool = True
+    connect_timeout: float = 3.0  # the SDK's default
+    read_timeout: float = 20.0  # the SDK's default
+    retry: RetryPolicy = RetryPolicy()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "endpoint", endpoint_url(self.endpoint))
+        for name in ("connect_timeout", "read_timeout"):
+            _check(getattr(self, name) > 0, f"ClientConfig.{name} must be more than 0 seconds", getattr(self, name))
+        _check(isinstance(self.retry, RetryPolicy), "ClientConfig.retry must be a RetryPolicy", self.retry)
+        if self.ca_file is not None and not os.path.exists(self.ca_file):  # noqa: PTH110 - text, not Path
+            raise ConfigError(f"ClientConfig.ca_file does not exist: {self.ca_file}")
+
+    @classmethod
+    def of(cls, where: str | ClientConfig | None) -> ClientConfig:
+        """The config itself, or one made of an endpoint and the environment variables that the SDK reads."""
+        if isinstance(where, ClientConfig):
+            return where
+        if where is not None and not isinstance(where, str):
+            raise ConfigError(f"an endpoint is a text such as http://localhost:8080, or a ClientConfig, not {where!r}")
+        return config_from_environment(where)
+
+    def at(self, endpoint: str) -> ClientConfig:
+        """The same, for another endpoint; the token stays behind unless the endpoint is the same."""
+        endpoint = endpoint_url(endpoint)
+        if endpoint == self.endpoint:
+            return self
+        return dataclasses.replace(self, endpoint=endpoint, token=None)
+
+
+def config_from_environment(endpoint: str | None = None) -> ClientConfig:
+    """A `ClientConfig` from ``AIS_*`` variables: the only place that reads the environment.
+
+    The variables and their meaning are those of the SDK: ``AIS_ENDPOINT`` (used where no endpoint is given),
+    ``AIS_AUTHN_TOKEN``, ``AIS_CLIENT_CA``, ``AIS_CRT`` with ``AIS_CRT_KEY``, ``AIS_SKIP_VERIFY_CRT``,
+    ``AIS_CONNECT_TIMEOUT``, ``AIS_READ_TIMEOUT`` (seconds; 0 means "very long", as there).
+    """
+    env = os.environ
+    endpoint = endpoint or env.get("AIS_ENDPOINT")
+    if not endpoint:
+        raise ConfigError("no endpoint: pass url='http://host:port', or set AIS_ENDPOINT")
+    cert, key = env.get("AIS_CRT"), env.get("AIS_CRT_KEY")
+    skip = env.get("AIS_SKIP_VERIFY_CRT", env.get("AIS_SKIP_VERIFY", ""))
+    return ClientConfig(
+        endpoint,
+        token=env.get("AIS_AUTHN_TOKEN") or None,
+        ca_file=env.get("AIS_CLIENT_CA") or None,
+        client_cert=(cert, key) if cert and key else None,
+        verify=skip.strip().lower() not in ("1", "t", "true", "y", "yes", "on"),
+        connect_timeout=_seconds(env.get("AIS_CONNECT_TIMEOUT"), 3.0),
+        read_timeout=_seconds(env.get("AIS_READ_TIMEOUT"), 20.0),
+    )
+
+
+A_LONG_TIME = 3600.0  # seconds; what "no timeout" means here: nothing may hang for ever
+
+
+def _seconds(text: str | None, default: float) -> float:
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ConfigError(f"a timeout in the environment is no number of seconds: {text!r}") from None
+    return seconds if seconds > 0 else A_LONG_TIME
+
+
+def endpoint_url(text: str) -> str:
+    """``http://host:port`` in one canonical form.
+
+    >>> endpoint_url("localhost:8080"), endpoint_url("https://ais.example:443/v1/")
+    ('http://localhost:8080', 'https://ais.example:443')
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"an endpoint is a text such as http://localhost:8080, not {text!r}")
+    full = text.strip() if "://" in text else f"http://{text.strip()}"
+    try:
+        parts = urlsplit(full)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"not an endpoint: {text!r} ({error}); expected http://host:port") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"not an endpoint: {text!r}; expected http://host:port or https://host:port")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError("an endpoint has no user, password, query or fragment; pass the token as token=")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
+    return f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{path}"
+
+
+def _check(holds: bool, what: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"{what}, not {got!r}")
