@@ -16,6 +16,11 @@ Strategy = Literal["auto", "get", "batch", "ranges"]
 MIB = 1 << 20
 
 
+def _check(holds: bool, what: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"{what}, not {got!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and how long one object is tried.
@@ -179,7 +184,3 @@ def endpoint_url(text: str) -> str:
     path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
     return f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{path}"
 
-
-def _check(holds: bool, what: str, got: object) -> None:
-    if not holds:
-        raise ConfigError(f"{what}, not {got!r}")

@@ -1,0 +1,155 @@
+"""Listings: pages as they come, and a whole listing in a few arrays."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.model.url import AISURL, bucket_url
+from aisdatapipes.store.pages import PageRead
+from aisdatapipes.store.pool import cluster_of
+from aisdatapipes.store.source import Source
+from aisdatapipes.wire.listing import ListOptions, Page
+
+NameFilter = Callable[[str], Any]
+
+
+class Chunk(NamedTuple):
+    """Consecutive objects of one source: names and sizes in bytes (-1 where unknown), equally long."""
+
+    names: list[str]
+    sizes: list[int]
+
+
+def listed(source: Source, meter: Meter, *, name_filter: NameFilter | None = None) -> Iterator[Chunk]:
+    """The objects of a source, page by page, prefix by prefix; the next page is on its way meanwhile.
+
+    Folders, which some buckets list, are no objects. Raises `BucketNotFound` and the like when a page is reached.
+    """
+    for prefix in source.prefixes:
+        chunks = _named(source, prefix) if source.names is not None else _paged(source, prefix)
+        for chunk in chunks:
+            yield _filtered(chunk, name_filter) if name_filter else chunk
+    meter.lists += 1
+
+
+def _named(source: Source, prefix: str) -> Iterator[Chunk]:
+    names = [name for name in source.names or () if name.startswith(prefix)]
+    yield Chunk(names, [-1] * len(names))
+
+
+def _paged(source: Source, prefix: str) -> Iterator[Chunk]:
+    cluster = cluster_of(source.config)
+    arrived: queue.SimpleQueue[PageRead] = queue.SimpleQueue()
+
+    def ask(page: Page) -> PageRead:
+        options = ListOptions(prefix=prefix, token=page.token, uuid=page.uuid, props="name,size")
+        read = PageRead(cluster, source.bucket, options)
+        read.start(arrived.put)
+        return read
+
+    read: PageRead | None = ask(Page())
+    try:
+        while read is not None:
+            arrived.get()
+            if read.error is not None:
+                raise read.error
+            page = read.page
+            read = ask(page) if page.token else None
+            # Names ending in a slash are folders: no object can have such a name.
+            entries = [entry for entry in page.entries if not entry.name.endswith("/")]
+            yield Chunk([entry.name for entry in entries], [entry.size for entry in entries])
+    finally:
+        if read is not None:
+            read.cancel()
+
+
+def _filtered(chunk: Chunk, name_filter: NameFilter) -> Chunk:
+    kept = [(name, size) for name, size in zip(*chunk, strict=True) if name_filter(name)]
+    return Chunk([name for name, _ in kept], [size for _, size in kept])
+
+
+class Listing(Sequence[AISURL]):
+    """All objects of some sources, in order, in a few arrays: 16 bytes an object and its name.
+
+    Args:
+        sources: What was listed, in order.
+        counts: Objects of each source.
+        blob: All names, one after the other, in UTF-8.
+        ends: Where each name ends in ``blob``: shape (N,).
+        sizes: Bytes of each object, -1 where unknown: shape (N,).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        counts: Sequence[int],
+        blob: bytes,
+        ends: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+    ) -> None:
+        self.sources = tuple(sources)
+        self.counts = tuple(counts)
+        self.blob, self.ends, self.sizes = blob, ends, sizes
+        self._firsts = np.cumsum([0, *self.counts])  # index of each source's first object
+        self._roots = [bucket_url(s.bucket.provider, s.bucket.bucket, s.bucket.namespace) for s in self.sources]
+
+    @classmethod
+    def of(cls, sources: Sequence[Source], meter: Meter, name_filter: NameFilter | None = None) -> Listing:
+        """The listing of ``sources``: this is the one place where a dataset's listing is made."""
+        names: list[bytes] = []
+        lengths: list[npt.NDArray[np.int64]] = []
+        sizes: list[npt.NDArray[np.int64]] = []
+        counts = []
+        for source in sources:
+            count = 0
+            for chunk in listed(source, meter, name_filter=name_filter):
+                encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
+                names.append(b"".join(encoded))
+                lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+                sizes.append(np.array(chunk.sizes, np.int64))
+                count += len(encoded)
+            counts.append(count)
+        none = [np.zeros(0, np.int64)]
+        return cls(
+            sources, counts, b"".join(names), np.cumsum(np.concatenate(lengths or none)), np.concatenate(sizes or none)
+        )
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.url(i) for i in range(*index.indices(len(self)))]
+        position = int(index)
+        position += len(self) if position < 0 else 0
+        if not 0 <= position < len(self):
+            raise IndexError(f"index {index} of a listing of {len(self)} objects")
+        return self.url(position)
+
+    def name(self, position: int) -> str:
+        """Name of the object at a position in ``[0, N)``."""
+        start = int(self.ends[position - 1]) if position else 0
+        return self.blob[start : int(self.ends[position])].decode("utf-8", "surrogateescape")
+
+    def source_index(self, position: int) -> int:
+        """Index in ``sources`` of the source that the object came from."""
+        return int(np.searchsorted(self._firsts, position, side="right")) - 1
+
+    def url(self, position: int) -> AISURL:
+        """URL of the object at a position in ``[0, N)``, with its size, endpoint and ETL."""
+        index = self.source_index(position) if len(self.sources) > 1 else 0
+        source, name = self.sources[index], self.name(position)
+        bucket = source.bucket
+        return AISURL.make(
+            f"{self._roots[index]}/{name}", bucket.provider, bucket.bucket, name, namespace=bucket.namespace,
+            size=int(self.sizes[position]), endpoint=source.config.endpoint, etl_name=source.etl_name,
+        )  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Listing, (self.sources, self.counts, self.blob, self.ends, self.sizes))

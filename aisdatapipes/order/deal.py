@@ -1,0 +1,76 @@
+"""Who reads what: the deal of an epoch's positions among ranks and workers, as arithmetic.
+
+Step ``k`` of the whole job covers the positions ``[kWB, (k+1)WB)`` with ``W`` ranks and batches of ``B``; rank ``r``
+takes the ``r``-th run of ``B`` in it, and worker ``w`` of ``n`` serves the steps ``k = w (mod n)``. A loader that
+collects batches from its workers in turn then sees the same batches for any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from aisdatapipes.model.world import World
+from aisdatapipes.order.permutation import Positions, permuted
+
+Even = Literal["repeat", "drop", "none"]
+
+_CHUNK = 4096  # positions made at a time: enough to forget the call, too few to see in memory
+
+
+def dealt(n: int, world: World, batch_size: int, even: Even) -> Iterator[Positions]:
+    """The positions that one worker of one rank serves, in order: arrays of shape (m,), m up to a few thousand.
+
+    Args:
+        n: Items in the epoch.
+        world: The worker and its rank.
+        batch_size: ``B`` above.
+        even: What the ranks do about the remainder: ``"none"`` each item once; ``"repeat"`` wraps around to the
+            first items, ``"drop"`` leaves the last ones out, so that all ranks have equally many samples and steps.
+    """
+    total = _total(n, world.world_size, even)
+    stride = world.world_size * batch_size
+    whole = total // stride
+    first = world.rank * batch_size
+    at_once = max(1, _CHUNK // batch_size)
+    offsets = first + np.arange(batch_size)
+    mine = np.arange(world.worker, whole, world.num_workers)
+    for start in range(0, len(mine), at_once):
+        steps = mine[start : start + at_once]
+        # axes: step, place in the batch
+        yield (steps[:, None] * stride + offsets[None, :]).reshape(-1) % max(1, n)
+    if total > whole * stride and whole % world.num_workers == world.worker:
+        rest = _rest(total, whole * stride, world, batch_size, even) % max(1, n)
+        if len(rest):
+            yield rest
+
+
+def rank_samples(n: int, world: World, batch_size: int, even: Even) -> int:
+    """How many samples the rank gets in an epoch, all its workers together."""
+    total = _total(n, world.world_size, even)
+    stride = world.world_size * batch_size
+    whole = total // stride
+    return whole * batch_size + len(_rest(total, whole * stride, world, batch_size, even))
+
+
+def in_order(positions: Iterator[Positions], n: int, *, shuffle: bool, seed: int, epoch: int) -> Iterator[Positions]:
+    """The items that stand at ``positions`` in the order of an epoch."""
+    return (permuted(some, n, seed, epoch) for some in positions) if shuffle else positions
+
+
+def _total(n: int, world_size: int, even: Even) -> int:
+    if even == "repeat":
+        return -(-n // world_size) * world_size
+    return n - n % world_size if even == "drop" else n
+
+
+def _rest(total: int, start: int, world: World, batch_size: int, even: Even) -> Positions:
+    """The rank's part of the last, incomplete step."""
+    left = total - start
+    if even == "none":
+        first = min(world.rank * batch_size, left)
+        return start + np.arange(first, min(first + batch_size, left))
+    share = left // world.world_size  # divides: `total` is a multiple of the ranks
+    return start + world.rank * share + np.arange(share)

@@ -1,0 +1,110 @@
+"""One cluster as this process knows it: its map, who owns what, and whether owners answer directly.
+
+Placement is a guess that saves a hop, never the truth: an owner that does not have an object, does not listen or
+does not talk to us sends the question to the endpoint, whose answer counts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.model.errors import StoreError
+from aisdatapipes.store.exchange import Exchange
+from aisdatapipes.store.transport import Reply, Transport
+from aisdatapipes.wire.clustermap import ClusterMap, decoded_map
+from aisdatapipes.wire.malformed import Malformed
+from aisdatapipes.wire.placement import owner
+
+MAP_PATH = "/v1/daemon?what=smap"
+REFRESH_PAUSE = 1.0  # seconds between two readings of the map: a burst of 404s is one piece of evidence
+
+
+class Cluster:
+    """What a process keeps of one cluster; there is one for each `ClientConfig` (`store.pool`).
+
+    Attributes:
+        answered: True once the endpoint has answered anything: then it exists, and patience pays.
+        origins: ``scheme://host:port`` of every node; redirects lead nowhere else.
+        stale: True when something told that the map is out of date.
+    """
+
+    def __init__(self, config: ClientConfig, transport: Transport) -> None:
+        self.config = config
+        self.transport = transport
+        self.answered = False
+        self.origins: frozenset[str] = frozenset((config.endpoint,))
+        self.stale = False
+        self.requests = 0
+        self.retries = 0
+        self._direct_allowed = True
+        self._targets: tuple[str, ...] = ()
+        self._digests = np.zeros(0, np.uint64)
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
+        self._read_at = -REFRESH_PAUSE
+
+    def open(self) -> None:
+        """Read the map once, before the first read: the one request that waits for the cluster."""
+        if not self._targets:
+            reply = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map").wait()
+            self._take_map(reply.body)
+
+    def owner_of(self, uname: str) -> str | None:
+        """Origin of the target that should have the object; None: ask the endpoint."""
+        if not self._direct_allowed or not self._targets or self.config.token:
+            return None  # a cluster that asks for tokens refuses direct reads anyway
+        if self.stale:
+            self.refresh(lambda: None)
+        return self._targets[owner(uname, self._digests)]
+
+    def distrust_placement(self, reply: Reply) -> None:
+        """A direct read failed with ``reply``: learn from it."""
+        if reply.status in (401, 403):
+            self._direct_allowed = False  # for good: AuthN or signed redirects
+        else:
+            self.stale = True
+
+    def refresh(self, then: Callable[[], None]) -> None:
+        """Read the map again, without waiting, and call ``then`` afterwards; many at once are one reading."""
+        with self._lock:
+            self._waiting.append(then)
+            if len(self._waiting) > 1:
+                return
+            pause = max(0.0, self._read_at + REFRESH_PAUSE - time.monotonic())
+        self.stale = False
+        exchange = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map")
+        exchange.start(self._refreshed, pause)
+
+    def meter_end(self, attempts: int) -> None:
+        """Count an exchange that ended."""
+        self.requests += attempts
+        self.retries += attempts - 1
+
+    def _refreshed(self, exchange: Exchange) -> None:
+        if exchange.reply is not None:
+            try:
+                self._take_map(exchange.reply.body)
+            except StoreError:
+                self.stale = True
+        with self._lock:
+            self._read_at = time.monotonic()
+            waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            then()
+
+    def _take_map(self, body: bytes) -> None:
+        try:
+            smap = decoded_map(body)
+        except Malformed as error:
+            text = f"this is no cluster map: {error}; is this the address of an AIStore cluster?"
+            raise StoreError(text, url=self.config.endpoint, status=200, attempts=1) from None
+        self.origins = smap.origins | {self.config.endpoint}
+        usable = smap.usable_targets
+        self._digests = np.array([node.digest for node in usable], np.uint64)
+        self._targets = tuple(node.url for node in usable)
+

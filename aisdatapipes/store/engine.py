@@ -1,0 +1,282 @@
+"""The event-driven transport: libcurl's multi interface on one background thread.
+
+Why this shape (docs/adr/0002-one-engine-thread.md): a request in flight costs a socket, not a thread, and transfers
+go on while the consumer trains. `CurlTransport` is what other threads see: it puts commands into a queue. `_Loop` is
+the thread: it alone touches libcurl, so no lock is held while libcurl works. It sleeps in one epoll over libcurl's
+sockets and an eventfd, which wakes it for commands.
+
+The thread ends by itself when it had nothing to do for `LINGER` seconds, and the next request starts another:
+whoever stops reading has nothing to close, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pycurl
+
+from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store import handles
+from aisdatapipes.store.transport import Done, Failure, Reply, Request
+
+LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
+MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
+_CLOSED = Failure("closed", "the transport was closed meanwhile")
+
+
+class CurlTransport:
+    """A `Transport` on libcurl. There is one for each cluster and process (`store.pool`)."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()  # guards what follows; never held while a `done` runs
+        self._loop: _Loop | None = None
+        self._closed = False
+
+    def send(self, request: Request, done: Done) -> None:
+        """Begin, and return at once."""
+        if not self._tell(_Loop.begin, _Transfer(request, done), start=True):
+            done(Reply(0, [], b"", _CLOSED))
+
+    def resume(self, request: Request) -> None:
+        """Let a request go on whose sink said "not now"."""
+        self._tell(_Loop.go_on, request)
+
+    def cancel(self, request: Request) -> None:
+        """Stop it."""
+        self._tell(_Loop.drop, request)
+
+    def close(self) -> None:
+        """End the thread and every connection."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.ending = True
+                loop.wake()
+        if loop is not None:
+            loop.thread.join()
+
+    def _tell(self, verb: Callable[[_Loop, Any], None], argument: object, *, start: bool = False) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            if self._loop is None:
+                if not start:
+                    return True  # no loop, no transfer that could be resumed or dropped
+                self._loop = _Loop(self._config, self._may_end)
+            loop = self._loop
+            loop.commands.append((verb, argument))
+            if len(loop.commands) == 1:  # else a wake-up is on its way already
+                loop.wake()
+        return True
+
+    def _may_end(self, loop: _Loop) -> bool:
+        """Asked by a loop that is idle: after True it gets no more commands."""
+        with self._lock:
+            if loop.commands:
+                return False
+            if self._loop is loop:
+                self._loop = None
+            return True
+
+
+class _Transfer:
+    """One request under way: whom to tell, and what libcurl writes into."""
+
+    __slots__ = ("chunks", "curl", "done", "lines", "request")
+
+    def __init__(self, request: Request, done: Done) -> None:
+        self.request, self.done = request, done
+        self.chunks: list[bytes] = []
+        self.lines: list[bytes] = []
+        self.curl: Any = None
+
+
+class _Loop:
+    """The thread and all that it owns."""
+
+    def __init__(self, config: ClientConfig, may_end: Callable[[_Loop], bool]) -> None:
+        self._config = config
+        self._may_end = may_end
+        self.ending = False
+        self.commands: deque[tuple[Callable[[_Loop, Any], None], Any]] = deque()
+        self._transfers: dict[Request, _Transfer] = {}
+        self._by_curl: dict[Any, _Transfer] = {}
+        self._idle: list[Any] = []
+        self._delayed: list[tuple[float, int, _Transfer]] = []
+        self._order = itertools.count()  # breaks ties in the heap
+        self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
+        self._watched: set[int] = set()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.thread = threading.Thread(target=self._run, name="aisdatapipes-engine", daemon=True)
+        self.thread.start()
+
+    def wake(self) -> None:
+        """End the sleep; called under the transport's lock, while this loop is the current one."""
+        if threading.current_thread() is not self.thread:
+            os.eventfd_write(self._wake_fd, 1)
+
+    # ---- the loop
+
+    def _run(self) -> None:
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE)
+        self._poll = select.epoll()
+        self._poll.register(self._wake_fd, select.EPOLLIN)
+        try:
+            while self._turn():
+                pass
+        finally:
+            self._end()
+
+    def _turn(self) -> bool:
+        """One round; False when the thread is to end."""
+        while self.commands:
+            verb, argument = self.commands.popleft()
+            verb(self, argument)
+        if self.ending:
+            return False
+        busy = bool(self._transfers)
+        events = self._poll.poll(self._wait_s() if busy else LINGER)
+        if not busy and not events:
+            return not self._may_end(self)
+        for fd, mask in events:
+            self._on_event(fd, mask)
+        self._on_time()
+        self._collect()
+        return True
+
+    def _end(self) -> None:
+        left = list(self._transfers.values())
+        left += [argument for verb, argument in self.commands if verb is _Loop.begin]
+        for transfer in left:
+            self._release(transfer, keep=False)
+        for curl in self._idle:
+            curl.close()
+        self._multi.close()
+        self._poll.close()
+        os.close(self._wake_fd)
+        for transfer in left:
+            transfer.done(Reply(0, [], b"", _CLOSED))
+
+    def _wait_s(self) -> float:
+        """Seconds until something is due; -1 when nothing is."""
+        due = [self._timer] if self._timer is not None else []
+        if self._delayed:
+            due.append(self._delayed[0][0])
+        return max(0.0, min(due) - time.monotonic()) if due else -1
+
+    def _on_event(self, fd: int, mask: int) -> None:
+        if fd == self._wake_fd:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+            return
+        # An error or a hang-up is found by reading.
+        flags = pycurl.CSELECT_OUT if mask & select.EPOLLOUT else 0
+        flags |= pycurl.CSELECT_IN if mask & ~select.EPOLLOUT else 0
+        self._multi.socket_action(fd, flags)
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            transfer = heapq.heappop(self._delayed)[2]
+            if transfer.request in self._transfers:  # else it was dropped meanwhile
+                self._attach(transfer)
+        if self._timer is not None and now >= self._timer:
+            self._timer = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
+        if what == pycurl.POLL_REMOVE:
+            self._watched.discard(fd)
+            with contextlib.suppress(OSError):  # libcurl may have closed it: then epoll has forgotten it
+                self._poll.unregister(fd)
+            return
+        mask = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (select.EPOLLOUT if what & pycurl.POLL_OUT else 0)
+        if fd in self._watched:
+            self._poll.modify(fd, mask)
+        else:
+            self._poll.register(fd, mask)
+            self._watched.add(fd)
+
+    def _on_timer(self, delay_ms: int) -> None:
+        self._timer = None if delay_ms < 0 else time.monotonic() + delay_ms / 1000
+
+    # ---- commands
+
+    def begin(self, transfer: _Transfer) -> None:
+        """Start a transfer now, or when its delay is over."""
+        self._transfers[transfer.request] = transfer
+        if transfer.request.delay > 0:
+            due = time.monotonic() + transfer.request.delay
+            heapq.heappush(self._delayed, (due, next(self._order), transfer))
+        else:
+            self._attach(transfer)
+
+    def go_on(self, request: Request) -> None:
+        """Unpause a transfer; libcurl hands over at once what its sink did not take."""
+        transfer = self._transfers.get(request)
+        if transfer is not None and transfer.curl is not None:
+            transfer.curl.pause(pycurl.PAUSE_CONT)
+
+    def drop(self, request: Request) -> None:
+        """Forget a transfer; its connection is closed with it."""
+        transfer = self._transfers.get(request)
+        if transfer is not None:
+            self._release(transfer, keep=False)
+
+    # ---- transfers
+
+    def _attach(self, transfer: _Transfer) -> None:
+        request = transfer.request
+        reuse = self._idle and handles.reusable(request)
+        try:
+            curl = self._idle.pop() if reuse else handles.new_handle(self._config)
+            handles.aim(curl, request, transfer.lines, transfer.chunks, self._config.token)
+        except (pycurl.error, ValueError) as error:  # such as a certificate file that is none
+            del self._transfers[request]
+            transfer.done(Reply(0, [], b"", Failure("local", str(error))))
+            return
+        transfer.curl = curl
+        self._by_curl[curl] = transfer
+        self._multi.add_handle(curl)
+
+    def _release(self, transfer: _Transfer, *, keep: bool) -> None:
+        self._transfers.pop(transfer.request, None)
+        curl, transfer.curl = transfer.curl, None
+        if curl is None:
+            return
+        del self._by_curl[curl]
+        self._multi.remove_handle(curl)
+        if keep and handles.reusable(transfer.request) and len(self._idle) < MAX_IDLE:
+            self._idle.append(curl)
+        else:
+            curl.close()
+
+    def _collect(self) -> None:
+        more = 1
+        while more:
+            more, good, bad = self._multi.info_read()
+            for curl in good:
+                self._finish(self._by_curl[curl], None)
+            for curl, code, text in bad:
+                self._finish(self._by_curl[curl], handles.failure(code, text))
+
+    def _finish(self, transfer: _Transfer, failure: Failure | None) -> None:
+        status = transfer.curl.getinfo(pycurl.RESPONSE_CODE)
+        chunks = transfer.chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._release(transfer, keep=failure is None)
+        transfer.done(Reply(status, transfer.lines, body, failure))

@@ -1,0 +1,54 @@
+"""Pages of a listing, and the size of a single object."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from aisdatapipes.model.errors import CorruptBody, StoreError
+from aisdatapipes.model.url import AISURL, bucket_url, object_path
+from aisdatapipes.store.cluster import Cluster
+from aisdatapipes.store.exchange import Exchange
+from aisdatapipes.store.transport import Reply
+from aisdatapipes.wire.listing import ListOptions, Page, decoded_page, encoded_list
+from aisdatapipes.wire.malformed import Malformed
+
+_HEADERS = ("Content-Type: application/json", "Accept: application/msgpack")
+
+
+class PageRead(Exchange):
+    """One page of a bucket's listing; when it has ended, ``page`` is there, or ``error``."""
+
+    __slots__ = ("page",)
+
+    def __init__(self, cluster: Cluster, bucket: AISURL, options: ListOptions) -> None:
+        shown = bucket_url(bucket.provider, bucket.bucket, bucket.namespace)
+        super().__init__(cluster, shown, _bucket_path(bucket), "cannot list")
+        self.headers = _HEADERS
+        self.body = encoded_list(options)
+        self.page = Page()
+
+    def accept(self, reply: Reply) -> StoreError | None:
+        """None if the body is a page."""
+        try:
+            self.page = decoded_page(reply.body)
+        except Malformed as error:
+            return CorruptBody(f"{self.what}: {error}", url=self.subject, status=200, attempts=self.attempts)
+        return None
+
+
+def object_size(cluster: Cluster, url: AISURL) -> int:
+    """Bytes of the object; raises `ObjectNotFound` and `BucketNotFound`."""
+    path = f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size"
+    exchange = Exchange(cluster, url, path, "cannot stat")
+    exchange.method = "HEAD"
+    length = exchange.wait().header("Content-Length")
+    return int(length or 0)
+
+
+def _bucket_path(bucket: AISURL) -> str:
+    return f"/v1/buckets/{bucket.bucket}?{_query(bucket)}"
+
+
+def _query(url: AISURL) -> str:
+    namespace = f"&namespace={quote(url.namespace, safe='')}" if url.namespace else ""
+    return f"provider={url.provider}{namespace}"

@@ -1,0 +1,64 @@
+"""The clusters of this process: one for each configuration, dropped in a forked child.
+
+A child that inherited an engine would wait for a thread that it does not have. So it starts with an empty pool and a
+new lock; what it inherited is kept unused, because cleaning it up would write into its parent's connections.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+
+from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store.cluster import Cluster
+from aisdatapipes.store.transport import Transport
+
+try:
+    from aisdatapipes.store.engine import CurlTransport
+
+    _HAS_ENGINE = hasattr(os, "eventfd")  # Linux
+except ImportError:  # no pycurl
+    _HAS_ENGINE = False
+
+_lock = threading.Lock()
+_clusters: dict[ClientConfig, Cluster] = {}
+_inherited: list[dict[ClientConfig, Cluster]] = []
+
+
+def cluster_of(config: ClientConfig) -> Cluster:
+    """The one `Cluster` of this process for ``config``; no I/O."""
+    with _lock:
+        found = _clusters.get(config)
+        if found is None:
+            found = _clusters[config] = Cluster(config, new_transport(config))
+        return found
+
+
+def new_transport(config: ClientConfig) -> Transport:
+    """The fastest transport that this place offers."""
+    if _HAS_ENGINE:
+        return CurlTransport(config)
+    from aisdatapipes.store.threads import ThreadTransport  # noqa: PLC0415 - only where it is needed
+
+    return ThreadTransport(config)
+
+
+def close_all() -> None:
+    """End every transport of this process; the next `cluster_of` starts anew."""
+    with _lock:
+        clusters = list(_clusters.values())
+        _clusters.clear()
+    for cluster in clusters:
+        cluster.transport.close()
+
+
+def _after_fork() -> None:
+    global _lock, _clusters  # noqa: PLW0603 - a child's fresh start
+    _inherited.append(_clusters)
+    _lock = threading.Lock()
+    _clusters = {}
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(close_all)  # a thread inside libcurl must not outlive the interpreter

@@ -1,0 +1,118 @@
+"""The seam between this project and the network.
+
+Everything above it speaks of `Request` and `Reply`; everything below it is an HTTP library. A fake, or a transport
+that misbehaves on purpose, implements four verbs: `send`, `resume`, `cancel`, `close`. Nothing that an HTTP library
+raises passes this line: a transfer that fails is a `Reply` with a `Failure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+# What can go wrong before there is a complete answer:
+#   connect    nobody listens, no such host, no route
+#   timeout    no connection, or no byte for `read_timeout` seconds
+#   reset      the connection broke before the answer began
+#   truncated  the connection broke inside the answer
+#   tls        certificate refused, or no TLS on the other side
+#   protocol   the answer is no HTTP
+#   local      this machine cannot: out of file descriptors or memory
+#   closed     the transport was closed meanwhile
+FailureKind = Literal["connect", "timeout", "reset", "truncated", "tls", "protocol", "local", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no complete answer: a kind, and the library's own words."""
+
+    kind: FailureKind
+    text: str
+
+
+class Sink(Protocol):
+    """Where a body goes as it arrives, instead of being collected."""
+
+    def write(self, data: bytes) -> bool:
+        """Take ``data``; False means "not now": the same bytes come again after `Transport.resume`."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One HTTP request. Identity is its key: send each only once.
+
+    Args:
+        url: Absolute and already percent-encoded; sent as it is.
+        method: Verb.
+        headers: Beyond those of the transport, such as ``("Range: bytes=0-9",)``.
+        body: Sent with the request; redirects are the caller's business, so it is never lost on one.
+        byte_range: (first, last) byte, both included; last None means "to the end".
+        with_token: Send the transport's token. Only to the endpoint itself: nodes behind it trust its redirects.
+        delay: Seconds to wait before it is sent.
+        sink: Where a 200 or 206 body goes as it arrives; other bodies are collected.
+    """
+
+    url: str
+    method: str = "GET"
+    headers: tuple[str, ...] = ()
+    body: bytes | None = None
+    byte_range: tuple[int, int | None] | None = None
+    with_token: bool = False
+    delay: float = 0.0
+    sink: Sink | None = None
+
+
+class Reply:
+    """What came back: a status with headers and body, or a failure.
+
+    Attributes:
+        status: HTTP status; 0 when there was none.
+        body: The collected body (empty with a sink).
+        failure: Why the answer is incomplete; None when it is complete.
+    """
+
+    __slots__ = ("_lines", "body", "failure", "status")
+
+    def __init__(self, status: int, lines: list[bytes], body: bytes, failure: Failure | None = None) -> None:
+        self.status = status
+        self._lines = lines  # parsed only where somebody asks: most answers are asked for one header
+        self.body = body
+        self.failure = failure
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, by its name in any case; None where it is absent."""
+        wanted = name.lower().encode() + b":"
+        for line in self._lines:
+            if line[: len(wanted)].lower() == wanted:
+                return line[len(wanted) :].strip().decode("latin-1")
+        return None
+
+
+Done = Callable[[Reply], None]
+
+
+class Transport(Protocol):
+    """Many requests in flight, each answered once.
+
+    ``done`` is called exactly once for each `send`, on a thread of the transport, and must be quick. After `cancel`
+    it is called no more, or one last time if it was under way. `close` answers what is left with a ``closed`` failure
+    and leaves no thread and no socket.
+    """
+
+    def send(self, request: Request, done: Done) -> None:
+        """Begin, and return at once."""
+        ...
+
+    def resume(self, request: Request) -> None:
+        """Let a request go on whose sink said "not now"."""
+        ...
+
+    def cancel(self, request: Request) -> None:
+        """Stop it; its bytes are nobody's any more."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything; idempotent; callable from any thread but a ``done``."""
+        ...
