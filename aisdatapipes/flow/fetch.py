@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
@@ -54,7 +54,7 @@ class Clusters:
 
 
 def fetched(
-    urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance = RAISE
+    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance = RAISE
 ) -> Iterator[tuple[AISURL, bytes]]:
     """Each URL with the content of its object, in the order of the URLs.
 
@@ -76,7 +76,7 @@ def fetched(
         yield read.url, data
 
 
-def _reads(urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan) -> Iterator[Read]:
+def _reads(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan) -> Iterator[Read]:
     for url in urls:
         cluster = clusters.of(url)
         if _in_parts(url, plan):

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from aisdatapipes.model.world import World
-from aisdatapipes.order.permutation import Positions, permuted
+from aisdatapipes.order.permutation import Positions
 
 Even = Literal["repeat", "drop", "none"]
 
@@ -53,11 +53,6 @@ def rank_samples(n: int, world: World, batch_size: int, even: Even) -> int:
     stride = world.world_size * batch_size
     whole = total // stride
     return whole * batch_size + len(_rest(total, whole * stride, world, batch_size, even))
-
-
-def in_order(positions: Iterator[Positions], n: int, *, shuffle: bool, seed: int, epoch: int) -> Iterator[Positions]:
-    """The items that stand at ``positions`` in the order of an epoch."""
-    return (permuted(some, n, seed, epoch) for some in positions) if shuffle else positions
 
 
 def _total(n: int, world_size: int, even: Even) -> int:

@@ -36,13 +36,29 @@ class PageRead(Exchange):
         return None
 
 
+class SizeRead(Exchange):
+    """The size of one object; when it has ended, ``size`` is there, or ``error``."""
+
+    __slots__ = ("size",)
+
+    cost = held = 0  # bytes in a window
+
+    def __init__(self, cluster: Cluster, url: AISURL) -> None:
+        super().__init__(cluster, url, f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size", "cannot stat")
+        self.method = "HEAD"
+        self.size = -1
+
+    def accept(self, reply: Reply) -> StoreError | None:
+        """Take the size out of the answer."""
+        self.size = int(reply.header("Content-Length") or 0)
+        return None
+
+
 def object_size(cluster: Cluster, url: AISURL) -> int:
     """Bytes of the object; raises `ObjectNotFound` and `BucketNotFound`."""
-    path = f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size"
-    exchange = Exchange(cluster, url, path, "cannot stat")
-    exchange.method = "HEAD"
-    length = exchange.wait().header("Content-Length")
-    return int(length or 0)
+    read = SizeRead(cluster, url)
+    read.wait()
+    return read.size
 
 
 def _bucket_path(bucket: AISURL) -> str:

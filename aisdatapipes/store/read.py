@@ -31,7 +31,7 @@ class Read(Exchange):
         last: False for a part that others of the same object follow.
     """
 
-    __slots__ = ("data", "last", "member", "span", "total", "url", "verify", "version")
+    __slots__ = ("checksum", "data", "last", "member", "span", "total", "url", "verify", "version")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Read(Exchange):
         self.data = b""
         self.total = -1  # bytes of the whole object, where an answer told it
         self.version = ""  # changes when the object is overwritten
+        self.checksum: str | None = None  # xxh64 of the whole object, where the cluster keeps one
         plain = not (url.etl_name or url.namespace or url.provider != "ais")
         owner = cluster.owner_of(uname(url.provider, url.namespace, url.bucket, url.name)) if plain else None
         super().__init__(cluster, url, _path(url, member), "cannot read", owner)
@@ -68,12 +69,14 @@ class Read(Exchange):
     def accept(self, reply: Reply) -> StoreError | None:
         """None if the bytes are all there and the promised ones."""
         data = reply.body
-        self.version = f"{reply.header('Ais-Checksum-Value')}/{reply.header('Ais-Version')}"
+        promised = reply.header("Ais-Checksum-Value")
+        self.version = f"{promised}/{reply.header('Ais-Version')}"
+        self.checksum = promised if reply.header("Ais-Checksum-Type") == "xxhash2" else None
         if self.span is not None:
             return self._accept_part(reply)
-        if self.verify and reply.header("Ais-Checksum-Type") == "xxhash2":
-            promised, found = reply.header("Ais-Checksum-Value"), xxhash.xxh64_hexdigest(data)
-            if promised and promised != found:
+        if self.verify and self.checksum:
+            found = xxhash.xxh64_hexdigest(data)
+            if found != self.checksum:
                 text = f"the content's xxh64 is {found}, the cluster promised {promised}"
                 return CorruptBody(f"{self.what}: {text}", url=self.url, status=200, attempts=self.attempts)
         self.data, self.total = data, len(data)

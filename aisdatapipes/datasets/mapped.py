@@ -1,0 +1,109 @@
+"""What all map-style datasets share: the listing, in arrays, and the access to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from aisdatapipes.datasets.objects import ObjectList
+from aisdatapipes.datasets.shared import Shared
+from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
+from aisdatapipes.flow.catalog import Catalog
+from aisdatapipes.flow.fetch import Clusters, fetched
+from aisdatapipes.flow.listing import Listing
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.tolerance import OnError, Tolerance
+from aisdatapipes.model.config import ClientConfig, FetchPlan
+from aisdatapipes.model.errors import ConfigError
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.pipes.lister import checked_name_filter
+
+
+class AISBaseMapDataset(ABC, Dataset[Any]):
+    """Base of the map-style datasets; a subclass says in ``__getitem__`` what becomes of an object.
+
+    The listing is made at construction and held in arrays: 16 bytes an object and its name.
+
+    Args:
+        ais_source_list: One or several of ``Bucket``, ``ObjectGroup``, ``Object`` (of the AIStore SDK) or URLs.
+        prefix_map: As in `AISBaseIterDataset`, and so are all that follow.
+
+    Raises: ``ConfigError`` for arguments that cannot work, ``BucketNotFound`` and the like.
+    """
+
+    def __init__(
+        self,
+        ais_source_list: Any,
+        prefix_map: Mapping[Any, Prefixes] | None = None,
+        *,
+        name_filter: Any = None,
+        config: ClientConfig | None = None,
+        fetch: FetchPlan | None = None,
+        on_error: OnError = "raise",
+        max_errors: int | float | None = None,
+        etl_name: str | None = None,
+    ) -> None:
+        self._ais_source_list = as_list(ais_source_list, type(self).__name__)
+        self._prefix_map = prefix_map or {}
+        sources = checked_sources(self._ais_source_list, prefix_map, config, etl_name)
+        self._catalog = Catalog(sources, checked_name_filter(name_filter))
+        self._fetch = fetch or FetchPlan()
+        self._tolerance = Tolerance(on_error, max_errors)
+        self._shared = Shared()
+        meter = Meter()
+        self._catalog.listing(meter)
+        self._shared.add(meter, Meter())
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Any:
+        """The sample at ``index``, which may be negative."""
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return len(self._listing)
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """The samples at ``indices``, in this order: what a DataLoader asks for a batch."""
+        return [self[index] for index in indices]
+
+    def get_obj_list(self) -> Sequence[Any]:
+        """The objects, as a sequence of the SDK's ``Object``."""
+        return self._obj_list
+
+    def stats(self) -> dict[str, float]:
+        """What was done so far, workers included: objects, bytes, requests, retries, skipped, lists, wait_s."""
+        return self._shared.stats()
+
+    def close(self) -> None:
+        """Nothing stays open between two reads; here for symmetry with the iterable datasets."""
+
+    @property
+    def _obj_list(self) -> ObjectList:
+        return ObjectList(self._listing, self._ais_source_list)
+
+    @property
+    def _listing(self) -> Listing:
+        return self._catalog.listing(Meter())
+
+    def _read(self, indices: Sequence[int], *, single: bool = False) -> list[tuple[AISURL, bytes]]:
+        """URLs and contents at ``indices``, in one pass of the engine; what is skipped by ``on_error`` is absent."""
+        listing = self._listing
+        urls = [listing.url(self._position(index, len(listing))) for index in indices]
+        clusters = Clusters(None, {source.config.endpoint: source.config for source in listing.sources})
+        meter = Meter()
+        try:
+            tolerance = Tolerance() if single else self._tolerance  # one sample cannot be skipped
+            return list(fetched(urls, clusters, self._fetch, meter, tolerance))
+        finally:
+            self._shared.add(meter, Meter())
+
+    def _position(self, index: Any, n: int) -> int:
+        if isinstance(index, slice):
+            raise ConfigError(f"<{type(self).__name__}> an index is a number, not a slice; use torch's Subset")
+        position = int(index) + (n if index < 0 else 0)
+        if not 0 <= position < n:
+            raise IndexError(f"<{type(self).__name__}> index must be in bounds of dataset: {index} of {n}")
+        return position

@@ -1,0 +1,81 @@
+"""WebDataset shards as samples, in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from typing_extensions import Unpack
+
+from aisdatapipes.datasets.iterable import AISBaseIterDataset
+from aisdatapipes.datasets.options import IterOptions
+from aisdatapipes.datasets.sources import Prefixes
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.samples import Shard, samples
+from aisdatapipes.flow.shards import streamed
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.pipes.samples import checked_missing
+from aisdatapipes.wire.samples import Fields, Missing
+
+
+class AISShardReader(AISBaseIterDataset):
+    """``(key, {extension: content})`` of every sample in every shard.
+
+    Shards are dealt whole: worker by worker, rank by rank; ``len()`` counts shards.
+
+    Args:
+        bucket_list: As ``ais_source_list`` in `AISBaseIterDataset`; every object in it is a shard: tar (also gzip,
+            bz2, xz, zstd) or zip.
+        prefix_map: As there, and so are ``partition_sources_by_worker`` and ``options``.
+        etl_name: ETL on the cluster that is applied to each shard as a whole; its result is a shard again.
+        show_progress: One bar for the job, on a terminal; a line now and then elsewhere.
+        fields: Exactly these extensions, in this order, in every sample: ``("jpg;jpeg;png", "cls")``; ``;`` separates
+            alternatives. None for those of the sample's shard and of the shards before it.
+        missing: A sample that lacks one: ``"zero"`` fills in ``b""``, ``"error"`` raises, ``"skip"`` leaves it out
+            (counted).
+
+    Yields: ``(key, ZeroDict)``. The key is the path up to the first dot of the last component, with folders; the
+        extension is all that follows, in lower case (WebDataset's convention).
+    Order: shards as listed or shuffled, samples as in the archive.
+    Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards.
+    Raises: ``CorruptShard`` that names shard, member and offset.
+    """
+
+    class ZeroDict(dict[str, bytes]):
+        """A sample's contents by extension, with ``b""`` for what it lacks, so that samples of a batch collate.
+
+        Args:
+            values: The contents.
+            keys: All extensions that it must have.
+        """
+
+        def __init__(self, values: Mapping[str, bytes] | None = None, keys: Iterable[str] = ()) -> None:
+            super().__init__(values or {})
+            for key in keys:
+                self.setdefault(key, b"")
+
+    def __init__(
+        self,
+        bucket_list: Any,
+        prefix_map: Mapping[Any, Prefixes] | None = None,
+        etl_name: str | None = None,
+        show_progress: bool = False,
+        partition_sources_by_worker: bool = False,
+        *,
+        fields: Iterable[str] | None = None,
+        missing: Missing = "zero",
+        **options: Unpack[IterOptions],
+    ) -> None:
+        super().__init__(bucket_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
+        self._show_progress = show_progress
+        self._missing: Missing = checked_missing(missing)
+        self._fields = None if fields is None else Fields.parse(fields, missing)
+
+    def __iter__(self) -> Iterator[tuple[str, ZeroDict]]:
+        return self._iterate(self._samples, "shards" if self._show_progress else None)
+
+    def _samples(self, urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[str, ZeroDict]]:
+        streams = streamed(urls, self._clusters(), self._fetch, meter)
+        shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
+        found = samples(shards, self._fields, self._missing, meter, self._tolerance)
+        return ((key, self.ZeroDict(sample)) for key, sample in found)

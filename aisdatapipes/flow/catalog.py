@@ -1,0 +1,104 @@
+"""One listing per job: made once, kept in memory, inherited by workers, and shared by those who could not inherit it.
+
+torch tells nobody before it forks its workers. When they start before anyone needed the listing, one of them makes
+it and the others take it from a file, which the process that owns the catalog removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import pickle
+import tempfile
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aisdatapipes.flow.listing import Listing, NameFilter
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.store.source import Source
+
+
+class Catalog:
+    """The listing of some sources, made when it is first needed.
+
+    Args:
+        sources: What is listed, in this order.
+        name_filter: Which names stay.
+    """
+
+    def __init__(self, sources: Sequence[Source], name_filter: NameFilter | None = None) -> None:
+        self.sources = tuple(sources)
+        self._name_filter = name_filter
+        self._listing: Listing | None = None
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
+        weakref.finalize(self, _remove, self._path, self._owner)
+
+    def listing(self, meter: Meter) -> Listing:
+        """The listing; at most one of the processes of a job makes it."""
+        with self._lock:
+            if self._listing is None:
+                self._listing = self._shared(meter) if self._is_worker() else self._made(meter)
+            return self._listing
+
+    def part(self, keep: slice) -> Catalog:
+        """A catalog of some of the sources, with a listing of its own."""
+        return Catalog(self.sources[keep], self._name_filter)
+
+    @property
+    def known(self) -> bool:
+        """True when asking for the listing costs nothing."""
+        return self._listing is not None
+
+    def _made(self, meter: Meter) -> Listing:
+        return Listing.of(self.sources, meter, self._name_filter)
+
+    def _is_worker(self) -> bool:
+        """True in a child of the process that owns the catalog, which will remove the file."""
+        # With a fork server the process that started a worker is not its parent for the system.
+        parent = multiprocessing.parent_process()
+        return os.getpid() != self._owner and self._owner in (os.getppid(), parent.pid if parent else None)
+
+    def _shared(self, meter: Meter) -> Listing:
+        with _locked(self._path.with_suffix(".lock")):
+            with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+                found = pickle.load(file)  # noqa: S301 - written by a sibling, mode 600
+                if isinstance(found, Listing):
+                    return found
+            listing = self._made(meter)
+            written = self._path.with_suffix(".new")
+            with open(written, "wb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+                pickle.dump(listing, file, protocol=pickle.HIGHEST_PROTOCOL)
+            written.rename(self._path)
+            return listing
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "wb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go by the kernel, whatever happens to this process
+        yield
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _remove(path: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        for one in (path, path.with_suffix(".lock"), path.with_suffix(".new")):
+            one.unlink(missing_ok=True)

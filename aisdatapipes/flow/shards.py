@@ -1,0 +1,175 @@
+"""Shards: each as a stream of chunks, the following ones under way meanwhile; memory is the window, never the shard."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import xxhash
+
+from aisdatapipes.flow.fetch import Clusters, part_reads
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.window import ordered
+from aisdatapipes.model.config import FetchPlan
+from aisdatapipes.model.errors import CorruptBody, ObjectNotFound, StoreError
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.cluster import Cluster
+from aisdatapipes.store.pages import PageRead, object_size
+from aisdatapipes.store.read import Read
+from aisdatapipes.wire.listing import ARCH_DIR, ListOptions, Page
+from aisdatapipes.wire.samples import split
+
+
+def streamed(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[ShardStream]:
+    """A stream for each shard, in order; what a consumer leaves unread of one is passed over.
+
+    A shard is read in parts of ``plan.range_bytes``; an ETL's answer, whose size nobody knows, as a whole.
+    """
+    reads = ordered(_parts(urls, clusters, plan), plan.width, plan.window_bytes, meter)
+    for first in reads:
+        parts = _of_one_shard(first, reads)
+        yield ShardStream(first, parts, plan, meter)
+        for _ in parts:
+            pass
+
+
+def _parts(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan) -> Iterator[Read]:
+    for url in urls:
+        cluster = clusters.of(url)
+        sized = url if url.size >= 0 or url.etl_name else _sized(url, _size(cluster, url))
+        if sized.size <= 0:
+            yield Read(cluster, sized, verify=plan.verify)
+        else:
+            yield from part_reads(cluster, sized, plan)
+
+
+def _size(cluster: Cluster, url: AISURL) -> int:
+    try:
+        return object_size(cluster, url)
+    except ObjectNotFound:
+        return -1  # let the read say so, when its turn comes
+
+
+def _of_one_shard(first: Read, following: Iterator[Read]) -> Iterator[Read]:
+    read = first
+    yield read
+    while not read.last:
+        read = next(following)
+        yield read
+
+
+class ShardStream:
+    """The content of one shard: iterate over its chunks, once.
+
+    Attributes:
+        url: The shard.
+    """
+
+    def __init__(self, first: Read, parts: Iterator[Read], plan: FetchPlan, meter: Meter) -> None:
+        self.url = first.url
+        self._first, self._parts, self._plan, self._meter = first, parts, plan, meter
+
+    def __iter__(self) -> Iterator[bytes]:
+        first = self._first
+        if first.error is None and first.span is not None and first.total != first.url.size:
+            # Overwritten since it was listed. Nothing has been handed out yet: read what is there now.
+            for _ in self._parts:
+                pass
+            parts = part_reads(first.cluster, _sized(first.url, first.total), self._plan)
+            self._parts = ordered(parts, self._plan.width, self._plan.window_bytes, self._meter)
+        return self._checked()
+
+    def file(self) -> io.BufferedReader:
+        """The shard as a file that can seek, for formats that need it (zip)."""
+        if self._first.error is not None:
+            raise self._first.error
+        size = self._first.total
+        return io.BufferedReader(_RangeFile(self._first, size), 1 << 20)
+
+    def extensions(self) -> list[str]:
+        """Extensions of all samples in the shard, by the cluster's listing of it; empty where it has none."""
+        if self.url.etl_name:
+            return []  # the listing is of the shard before the ETL
+        found: dict[str, None] = {}  # in order
+        for name in _members(self._first.cluster, self.url):
+            parts = split(name)
+            if parts is not None:
+                found[parts[1]] = None
+        return list(found)
+
+    def _checked(self) -> Iterator[bytes]:
+        """The chunks; at the end the checksum of the whole is compared with the promised one."""
+        found, promised, version = xxhash.xxh64(), None, None
+        for part in self._parts:
+            if part.error is not None:
+                raise part.error
+            if version not in (None, part.version):
+                raise self._corrupt("it was overwritten while it was read", part)
+            version, promised = part.version, part.checksum
+            if self._plan.verify:
+                found.update(part.data)
+            self._meter.bytes += len(part.data)
+            yield part.data
+        if self._plan.verify and promised and found.hexdigest() != promised:
+            raise self._corrupt(f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first)
+        self._meter.objects += 1
+
+    def _corrupt(self, text: str, part: Read) -> CorruptBody:
+        return CorruptBody(f"cannot read: {text}", url=self.url, status=206, attempts=part.attempts)
+
+
+class _RangeFile(io.RawIOBase):
+    """Random access to an object by ranged reads, one at a time."""
+
+    def __init__(self, first: Read, size: int) -> None:
+        super().__init__()
+        self._first, self._size, self._at = first, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), self._size - self._at)
+        if length <= 0:
+            return 0
+        if self._first.span is None:  # all of it is here
+            data = self._first.data[self._at : self._at + length]
+        else:
+            read = Read(self._first.cluster, self._first.url, span=(self._at, length))
+            read.wait()
+            data = read.data
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _members(cluster: Cluster, url: AISURL) -> Iterator[str]:
+    """Names of the members of an archive, by the cluster's listing; nothing where it cannot list it."""
+    page, more = Page(), True
+    root = f"{url.name}/"
+    while more:
+        options = ListOptions(prefix=url.name, token=page.token, uuid=page.uuid, props="name", flags=ARCH_DIR)
+        read = PageRead(cluster, url, options)
+        try:
+            read.wait()
+        except StoreError:
+            return  # it only helps to know the fields beforehand; what the shard is, reading it will tell
+        page = read.page
+        yield from (entry.name[len(root) :] for entry in page.entries if entry.name.startswith(root))
+        more = bool(page.token)
+
+
+def _sized(url: AISURL, size: int) -> AISURL:
+    return AISURL.make(
+        url, url.provider, url.bucket, url.name, namespace=url.namespace, size=size, endpoint=url.endpoint,
+        etl_name=url.etl_name,
+    )  # fmt: skip

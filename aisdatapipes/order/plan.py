@@ -1,0 +1,54 @@
+"""How the items of an epoch are ordered and dealt, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aisdatapipes.model.errors import ConfigError
+from aisdatapipes.model.world import World
+from aisdatapipes.order.deal import Even, dealt, rank_samples
+from aisdatapipes.order.permutation import Positions, permuted
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of every epoch, and the share of every rank and worker.
+
+    Args:
+        shuffle: Another order in each epoch; else that of the items.
+        seed: The same on every rank.
+        batch_size: Samples of a batch; whole batches are dealt.
+        even: What ranks do about a remainder (`order.deal`); None for ``"none"`` with one rank, ``"repeat"`` with more.
+        world: Rank and world size where they are given; None where they are to be found out.
+    """
+
+    shuffle: bool = False
+    seed: int = 0
+    batch_size: int = 1
+    even: Even | None = None
+    world: World | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more, not {self.batch_size!r}")
+        if self.even not in (None, "repeat", "drop", "none"):
+            raise ConfigError(f'even must be "repeat", "drop", "none" or None, not {self.even!r}')
+        if self.world is not None and not isinstance(self.world, World):
+            raise ConfigError(f"world must be a World, not {self.world!r}")
+        if not isinstance(self.seed, int):
+            raise ConfigError(f"seed must be a number, the same on every rank, not {self.seed!r}")
+
+    def positions(self, n: int, epoch: int, world: World) -> Iterator[Positions]:
+        """Arrays of the items that ``world`` reads in ``epoch``, in order, out of ``n``: each of shape (m,)."""
+        shares = dealt(n, world, self.batch_size, self._even(world))
+        if not self.shuffle:
+            return shares
+        return (permuted(share, n, self.seed, epoch) for share in shares)
+
+    def samples(self, n: int, world: World) -> int:
+        """Samples of the rank in an epoch of ``n`` items, all its workers together."""
+        return rank_samples(n, world, self.batch_size, self._even(world))
+
+    def _even(self, world: World) -> Even:
+        return self.even or ("none" if world.world_size == 1 else "repeat")
