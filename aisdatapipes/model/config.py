@@ -43,7 +43,9 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         _check(self.attempts >= 1, "RetryPolicy.attempts must be 1 or more", self.attempts)
         for name in ("first_delay", "max_delay"):
-            _check(getattr(self, name) >= 0, f"RetryPolicy.{name} must be 0 or more seconds", getattr(self, name))
+            _check(
+                getattr(self, name) >= 0, f"RetryPolicy.{name} must be 0 or more seconds", getattr(self, name)
+            )
         _check(self.deadline > 0, "RetryPolicy.deadline must be more than 0 seconds", self.deadline)
 
 
@@ -103,7 +105,11 @@ class ClientConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", endpoint_url(self.endpoint))
         for name in ("connect_timeout", "read_timeout"):
-            _check(getattr(self, name) > 0, f"ClientConfig.{name} must be more than 0 seconds", getattr(self, name))
+            _check(
+                getattr(self, name) > 0,
+                f"ClientConfig.{name} must be more than 0 seconds",
+                getattr(self, name),
+            )
         _check(isinstance(self.retry, RetryPolicy), "ClientConfig.retry must be a RetryPolicy", self.retry)
         if self.ca_file is not None and not os.path.exists(self.ca_file):  # noqa: PTH110 - text, not Path
             raise ConfigError(f"ClientConfig.ca_file does not exist: {self.ca_file}")
@@ -114,7 +120,9 @@ class ClientConfig:
         if isinstance(where, ClientConfig):
             return where
         if where is not None and not isinstance(where, str):
-            raise ConfigError(f"an endpoint is a text such as http://localhost:8080, or a ClientConfig, not {where!r}")
+            raise ConfigError(
+                f"an endpoint is a text such as http://localhost:8080, or a ClientConfig, not {where!r}"
+            )
         return config_from_environment(where)
 
     def at(self, endpoint: str) -> ClientConfig:

@@ -96,7 +96,15 @@ class AISURL(str):
         return bucket_url(self.provider, self.bucket, self.namespace)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self.provider, self.namespace, self.bucket, self.name, self.size, self.endpoint, self.etl_name)
+        parts = (
+            self.provider,
+            self.namespace,
+            self.bucket,
+            self.name,
+            self.size,
+            self.endpoint,
+            self.etl_name,
+        )
         return (_restored, (str(self), *parts))
 
 
@@ -110,7 +118,9 @@ def object_path(bucket: str, name: str) -> str:
     return f"/v1/objects/{bucket}/{quote(name, _SAFE)}"
 
 
-def http_url(endpoint: str, provider: str, bucket: str, name: str, namespace: str, etl_name: str | None) -> str:
+def http_url(
+    endpoint: str, provider: str, bucket: str, name: str, namespace: str, etl_name: str | None
+) -> str:
     """The address of an object that any HTTP client can open."""
     query = {"provider": provider}
     if namespace:
@@ -140,20 +150,26 @@ def checked_provider(provider: str, said: str) -> str:
     try:
         return PROVIDERS[provider.lower()]
     except KeyError:
-        raise InvalidURL(f"{said!r}: unknown provider {provider!r}; known are {', '.join(PROVIDERS)}") from None
+        raise InvalidURL(
+            f"{said!r}: unknown provider {provider!r}; known are {', '.join(PROVIDERS)}"
+        ) from None
 
 
 def _parsed(text: str) -> AISURL:
     scheme, colon, rest = text.partition(":")
     if not colon or "/" in scheme:
-        raise InvalidURL(f"{text!r}: no scheme; expected provider://bucket/name, such as ais://{text.lstrip('/')}")
+        raise InvalidURL(
+            f"{text!r}: no scheme; expected provider://bucket/name, such as ais://{text.lstrip('/')}"
+        )
     provider = checked_provider(scheme, text)
     rest = rest[2:] if rest.startswith("//") else rest
     namespace = ""
     if rest[:1] in ("@", "#"):
         namespace, slash, rest = rest.partition("/")
         if not slash or not _NAMESPACE.fullmatch(namespace):
-            raise InvalidURL(f"{text!r}: a namespace is followed by a bucket: provider://@uuid#namespace/bucket/name")
+            raise InvalidURL(
+                f"{text!r}: a namespace is followed by a bucket: provider://@uuid#namespace/bucket/name"
+            )
     bucket, _, name = rest.partition("/")
     return AISURL.make(text, provider, checked_bucket(bucket, text), name, namespace=_canonical(namespace))
 
@@ -163,7 +179,9 @@ def _parsed_http(text: str) -> AISURL:
     base, found, rest = parts.path.partition("/v1/objects/")
     bucket, _, name = rest.partition("/")
     if not found or not parts.netloc:
-        raise InvalidURL(f"{text!r}: not an object of AIStore; expected http://host:port/v1/objects/bucket/name?provider=ais")
+        raise InvalidURL(
+            f"{text!r}: not an object of AIStore; expected http://host:port/v1/objects/bucket/name?provider=ais"
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return AISURL.make(
         text,

@@ -1,0 +1,168 @@
+"""What the cluster holds: buckets of objects, in memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from aisdatapipes.devserver.refusals import Refused, no_bucket, printed_bucket
+from aisdatapipes.model.url import AISURL, PROVIDERS
+from aisdatapipes.wire import placement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_NAME = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.\-]{1,64}")
+_RULE = "may only contain letters, numbers, dashes (-), underscores (_), and dots (.)"
+
+
+@dataclass(slots=True)
+class Stored:
+    """One version of an object.
+
+    Args:
+        data: The content.
+        version: 1 for the first.
+        custom: Custom metadata.
+        cold: The cluster has not read it from the cloud yet; only in buckets of a cloud.
+    """
+
+    data: bytes
+    version: int = 1
+    custom: dict[str, str] = field(default_factory=dict)
+    cold: bool = False
+    checksum: str = ""
+    written_ns: int = field(default_factory=time.time_ns)
+    members: list[tuple[str, memoryview]] | None = None  # of an archive, once somebody asked
+
+    def __post_init__(self) -> None:
+        self.checksum = xxhash.xxh64_hexdigest(self.data)
+
+
+class Bucket:
+    """One bucket; names are kept as the bytes they are, in their order."""
+
+    def __init__(self, provider: str, namespace: str, name: str) -> None:
+        self.provider, self.namespace, self.name = provider, namespace, name
+        self.objects: dict[str, Stored] = {}
+        self.created_ns = time.time_ns()
+        self._keys: list[bytes] = []
+        self._in_order = True
+
+    def __str__(self) -> str:
+        return printed_bucket(self.provider, self.namespace, self.name)
+
+    def uname(self, name: str) -> str:
+        """The full name of an object, which decides where it lies."""
+        return placement.uname(self.provider, self.namespace, self.name, name)
+
+    def put(
+        self, name: str, data: bytes, custom: dict[str, str] | None = None, *, cold: bool = False
+    ) -> Stored:
+        """The new version, stored."""
+        before = self.objects.get(name)
+        stored = Stored(data, before.version + 1 if before else 1, custom or {}, cold)
+        self.objects[name] = stored
+        if before is None:
+            self._keys.append(name.encode("utf-8", "surrogateescape"))
+            self._in_order = False
+        return stored
+
+    def delete(self, name: str) -> bool:
+        """Whether it was there."""
+        if self.objects.pop(name, None) is None:
+            return False
+        keys = self.keys()
+        del keys[bisect_left(keys, name.encode("utf-8", "surrogateescape"))]
+        return True
+
+    def keys(self) -> list[bytes]:
+        """All names in their bytewise order; not a copy."""
+        if not self._in_order:
+            self._keys.sort()  # nearly free where names came in order
+            self._in_order = True
+        return self._keys
+
+    def span(self, prefix: str, after: str) -> range:
+        """Positions in `keys` of the names that begin with ``prefix`` and come after ``after``.
+
+        A text ``after`` that ends with a slash is a folder: everything in it counts as passed.
+        """
+        keys, start = self.keys(), prefix.encode("utf-8", "surrogateescape")
+        first = bisect_left(keys, start)
+        if after:
+            passed = after.encode("utf-8", "surrogateescape")
+            first = max(
+                first,
+                bisect_left(keys, _beyond(passed)) if after.endswith("/") else bisect_right(keys, passed),
+            )
+        end = bisect_left(keys, _beyond(start)) if start.rstrip(b"\xff") else len(keys)
+        return range(first, max(first, end))
+
+
+def _beyond(prefix: bytes) -> bytes:
+    """The first bytes that come after everything which begins with ``prefix``."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1])
+
+
+class Buckets:
+    """All buckets of the cluster.
+
+    Args:
+        remote: Buckets that clouds have: provider to names.
+    """
+
+    def __init__(self, remote: Mapping[str, Iterable[str]] | None = None) -> None:
+        self._all: dict[tuple[str, str, str], Bucket] = {}
+        self.clouds: set[str] = set()
+        for provider, names in (remote or {}).items():
+            self.clouds.add(PROVIDERS[provider])
+            for name in names:
+                self.create(PROVIDERS[provider], "", name)
+
+    def create(self, provider: str, namespace: str, name: str) -> Bucket:
+        """A new bucket."""
+        if not _NAME.fullmatch(name):
+            raise Refused(400, f"bucket name is invalid: {_RULE}")
+        key = (provider, namespace, name)
+        if key in self._all:
+            raise Refused(409, f'bucket "{self._all[key]}" already exists', "ErrBucketAlreadyExists")
+        self._all[key] = Bucket(provider, namespace, name)
+        return self._all[key]
+
+    def get(self, provider: str, namespace: str, name: str) -> Bucket | None:
+        """The bucket, or None."""
+        return self._all.get((provider, namespace, name))
+
+    def find(self, provider: str, namespace: str, name: str) -> Bucket:
+        """The bucket; refuses when it is not there."""
+        found = self.get(provider, namespace, name)
+        if found is None:
+            raise no_bucket(provider, namespace, name)
+        return found
+
+    def destroy(self, bucket: Bucket) -> None:
+        """The bucket and everything in it is gone."""
+        self._all.pop((bucket.provider, bucket.namespace, bucket.name), None)
+
+    def all(self, provider: str = "") -> list[Bucket]:
+        """All buckets, of one provider or of every."""
+        return [bucket for key, bucket in sorted(self._all.items()) if provider in ("", key[0])]
+
+    def named(self, text: str) -> Bucket:
+        """The bucket that a person names: ``demo`` or ``ais://demo``."""
+        return self.find(*bucket_parts(text))
+
+
+def bucket_parts(text: str) -> tuple[str, str, str]:
+    """Provider, namespace and name of ``demo``, ``ais://demo`` or ``ais://@uuid#ns/demo``."""
+    if "://" not in text:
+        return "ais", "", text
+    url = AISURL.parse(text)
+    return url.provider, url.namespace, url.bucket
