@@ -1,7 +1,7 @@
 """Samples out of the members of a shard, and the fields that every sample must have.
 
 The convention is WebDataset's: files of one sample stand next to each other and share their path up to the
-first dot of the last component. Where its reader would split or merge samples without a word, this one raises.
+first dot of the last component. Where its reader splits or merges samples without a word, this one raises.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Missing = Literal["zero", "error", "skip"]
 def split(name: str) -> tuple[str, str] | None:
     """``(key, extension)`` of a member; None when it belongs to no sample.
 
-    The key is the path up to the first dot of the last component, without a leading ``./``; the extension is the
-    rest, in lower case. To no sample belong folders, names without an extension, and names whose last component
-    begins with a dot: what macOS leaves behind (``._a.jpg``, ``.DS_Store``) and other hidden files.
+    The key is the path up to the first dot of the last component, without a leading ``./``; the extension is
+    the rest, in lower case. To no sample belong folders, names without an extension, and names whose last
+    component begins with a dot: what macOS leaves behind (``._a.jpg``, ``.DS_Store``) and other hidden files.
 
     >>> split("./v1.0/a.seg.PNG"), split("v1.0/README"), split("v1.0/._a.jpg")
     (('v1.0/a', 'seg.png'), None, None)
@@ -45,9 +45,9 @@ def samples(members: Iterable[Member], shard: str) -> Iterator[tuple[str, dict[s
         members: Of one shard, in archive order.
         shard: Name or URL for messages.
 
-    Memory: one sample, and the keys of the shard: about 150 bytes each, so that a key that comes back is seen.
-    Raises: ``CorruptShard`` when a key comes back behind another one, or a sample has two members of one extension.
-        A sample that an error cuts short is not yielded.
+    Memory: one sample, and the keys of the shard so far, about 150 bytes each, to see one that comes back.
+    Raises: ``CorruptShard`` when a key comes back behind another one, or a sample has two members of one
+        extension. A sample that an error cuts short is not yielded.
 
     >>> from aisdatapipes.wire.tar import Member
     >>> list(samples([Member("a.jpg", b"J", 0), Member("a.cls", b"1", 1024)], "a.tar"))
@@ -67,7 +67,7 @@ def samples(members: Iterable[Member], shard: str) -> Iterator[tuple[str, dict[s
             key, sample = parts[0], {}
             if key in seen:
                 raise CorruptShard(
-                    f"member {name!r} at offset {offset}: sample {key!r} had ended before, and other samples came in"
+                    f"member {name!r} at offset {offset}: sample {key!r} had ended, and others came in"
                     " between; pack the members of a sample next to each other (tar --sort=name)",
                     url=shard,
                 )
@@ -87,8 +87,8 @@ class Fields:
     """The fields that every sample is to have, in this order.
 
     Args:
-        alternatives: For each field the extensions that may hold it, the preferred one first. The first one is
-            also the field's name in the sample, whichever was found.
+        alternatives: For each field the extensions that may hold it, the preferred one first. The first one
+            is also the field's name in the sample, whichever was found.
         missing: What happens to a sample that lacks a field: ``"zero"`` fills in ``b""``, ``"error"`` raises,
             ``"skip"`` leaves the sample out.
 

@@ -2,7 +2,7 @@
 
 Read are ustar, v7, GNU and pax archives; a hard link is the member it points to, and folders, symbolic links,
 devices and pipes are passed over, as WebDataset does. What cannot be read as it was meant is an error, never
-left out: sparse members, archives over several volumes, unknown types, and a second archive behind the first one,
+left out: sparse members, archives over several volumes, unknown types, and a second archive behind the first,
 which ``tar`` would ignore. Other bytes behind the end are ignored.
 
 Errors come after every member that was complete before them.
@@ -82,9 +82,9 @@ class TarParser:
 
     # fmt: off
     __slots__ = (
-        "_at", "_broken", "_garbage", "_global", "_kind", "_link_bytes", "_missing", "_name", "_offset", "_older",
-        "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at", "_zero_blocks", "shard",
-        "unterminated",
+        "_at", "_broken", "_garbage", "_global", "_kind", "_link_bytes", "_missing", "_name", "_offset",
+        "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at", "_zero_blocks",
+        "shard", "unterminated",
     )
     # fmt: on
 
@@ -103,8 +103,8 @@ class TarParser:
         self._partial = b""  # of a header
         self._own: dict[str, bytes] = {}  # what extended headers say of the next member,
         self._global: dict[str, bytes] = {}  # and of all further ones
-        # Two generations of what hard links may point to, so that a member costs one assignment and hardly any
-        # bookkeeping; None is a symbolic link, a folder and the like.
+        # Two generations of what hard links may point to, so that a member costs one assignment and hardly
+        # any bookkeeping; None is a symbolic link, a folder and the like.
         self._link_bytes = link_bytes
         self._recent: dict[str, Member | None] = {}
         self._older: dict[str, Member | None] = {}
@@ -326,8 +326,8 @@ def members(
     Args:
         chunks: The archive in pieces of any size.
         shard: Name or URL for messages.
-        on_unterminated: Called with ``shard`` at the end of an archive whose members are whole, but whose end is
-            not marked by two zero blocks.
+        on_unterminated: Called with ``shard`` at the end of an archive whose members are whole, but whose end
+            is not marked by two zero blocks.
 
     Raises: ``CorruptShard`` behind the last complete member.
 

@@ -2,9 +2,9 @@
 
 Formats: POSIX.1-2017, "pax Interchange Format" and "ustar Interchange Format"
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html), and "Basic Tar Format" of the GNU tar
-manual. Where readers differ this one does as Go's ``archive/tar``, because that is what AIStore reads and writes
-shards with. A function here raises ``ValueError`` with the reason alone; `aisdatapipes.wire.tar` adds which
-shard, which member, and where.
+manual. Where readers differ this one does as Go's ``archive/tar``, because that is what AIStore reads and
+writes shards with. A function here raises ``ValueError`` with the reason alone; `aisdatapipes.wire.tar` adds
+which shard, which member, and where.
 """
 
 from __future__ import annotations
