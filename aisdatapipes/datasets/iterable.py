@@ -19,7 +19,7 @@ from aisdatapipes.datasets.progress import Progress
 from aisdatapipes.datasets.shared import Shared
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
 from aisdatapipes.flow.catalog import Catalog
-from aisdatapipes.flow.fetch import Clusters
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import OnError, Tolerance
@@ -78,7 +78,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         config: ClientConfig | None = None,
         fetch: FetchPlan | None = None,
         on_error: OnError = "raise",
-        max_errors: int | float | None = None,
+        max_errors: float | None = None,
         etl_name: str | None = None,
     ) -> None:
         super().__init__()

@@ -12,7 +12,8 @@ from aisdatapipes.datasets.objects import ObjectList
 from aisdatapipes.datasets.shared import Shared
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
 from aisdatapipes.flow.catalog import Catalog
-from aisdatapipes.flow.fetch import Clusters, fetched
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.fetch import fetched
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import OnError, Tolerance
@@ -43,7 +44,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         config: ClientConfig | None = None,
         fetch: FetchPlan | None = None,
         on_error: OnError = "raise",
-        max_errors: int | float | None = None,
+        max_errors: float | None = None,
         etl_name: str | None = None,
     ) -> None:
         self._ais_source_list = as_list(ais_source_list, type(self).__name__)
@@ -102,7 +103,9 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
 
     def _position(self, index: Any, n: int) -> int:
         if isinstance(index, slice):
-            raise ConfigError(f"<{type(self).__name__}> an index is a number, not a slice; use torch's Subset")
+            raise ConfigError(
+                f"<{type(self).__name__}> an index is a number, not a slice; use torch's Subset"
+            )
         position = int(index) + (n if index < 0 else 0)
         if not 0 <= position < n:
             raise IndexError(f"<{type(self).__name__}> index must be in bounds of dataset: {index} of {n}")

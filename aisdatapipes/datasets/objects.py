@@ -10,7 +10,7 @@ import numpy.typing as npt
 from aistore.sdk.obj.object import Object
 from aistore.sdk.types import BucketEntry
 
-from aisdatapipes.flow.fetch import Clusters
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered

@@ -57,7 +57,10 @@ class Shared:
     def stats(self) -> dict[str, float]:
         """The counters of all processes together."""
         sums = self._table[:, _FIRST_COUNTER:].sum(0).tolist()
-        return {name: value if name == "wait_s" else int(value) for name, value in zip(_COUNTERS, sums, strict=True)}
+        return {
+            name: value if name == "wait_s" else int(value)
+            for name, value in zip(_COUNTERS, sums, strict=True)
+        }
 
 
 def _row() -> int:

@@ -74,7 +74,7 @@ class Catalog:
                     return found
             listing = self._made(meter)
             written = self._path.with_suffix(".new")
-            with open(written, "wb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+            with open(written, "wb", opener=_private) as file:
                 pickle.dump(listing, file, protocol=pickle.HIGHEST_PROTOCOL)
             written.rename(self._path)
             return listing
@@ -89,7 +89,7 @@ class Catalog:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "wb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+    with open(path, "wb", opener=_private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # let go by the kernel, whatever happens to this process
         yield
 

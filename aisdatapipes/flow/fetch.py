@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
+from aisdatapipes.flow.batches import batched
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
 from aisdatapipes.flow.window import ordered
-from aisdatapipes.model.config import ClientConfig, FetchPlan
-from aisdatapipes.model.errors import ConfigError, CorruptBody
+from aisdatapipes.model.config import FetchPlan
+from aisdatapipes.model.errors import CorruptBody
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
-from aisdatapipes.store.pool import cluster_of
 from aisdatapipes.store.read import Read
 
 # A whole-object GET up to this size: one request, one checksum. Above it parts keep the memory of a single
 # answer bounded and let a broken one be repeated alone.
 WHOLE_BYTES = 32 << 20
-
-
-class Clusters:
-    """The cluster that each URL means, opened when it is first needed.
-
-    Args:
-        default: For URLs that do not say an endpoint.
-        others: Configs of further endpoints, by endpoint.
-    """
-
-    def __init__(self, default: ClientConfig | None, others: Mapping[str, ClientConfig] | None = None) -> None:
-        self._default = default
-        self._others = dict(others or {})
-        self._open: dict[str | None, Cluster] = {}
-
-    def of(self, url: AISURL) -> Cluster:
-        """The cluster of ``url``; its map has been read."""
-        found = self._open.get(url.endpoint)
-        if found is None:
-            found = self._open[url.endpoint] = cluster_of(self._config(url))
-            found.open()
-        return found
-
-    def _config(self, url: AISURL) -> ClientConfig:
-        if url.endpoint is None:
-            if self._default is None:
-                raise ConfigError(f"{url}: no endpoint is known for it")
-            return self._default
-        known = self._others.get(url.endpoint)
-        if known is not None:
-            return known
-        if self._default is None:
-            return ClientConfig(url.endpoint)
-        return self._default.at(url.endpoint)
 
 
 def fetched(
@@ -60,6 +27,9 @@ def fetched(
 
     Raises: what ``tolerance`` does not bear, when the object is reached and not before.
     """
+    if plan.strategy == "batch":
+        yield from batched(urls, clusters, plan, meter, tolerance)
+        return
     parts: list[Read] = []
     for read in ordered(_reads(urls, clusters, plan), plan.width, plan.window_bytes, meter):
         parts.append(read)

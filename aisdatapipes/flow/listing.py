@@ -97,7 +97,9 @@ class Listing(Sequence[AISURL]):
         self.counts = tuple(counts)
         self.blob, self.ends, self.sizes = blob, ends, sizes
         self._firsts = np.cumsum([0, *self.counts])  # index of each source's first object
-        self._roots = [bucket_url(s.bucket.provider, s.bucket.bucket, s.bucket.namespace) for s in self.sources]
+        self._roots = [
+            bucket_url(s.bucket.provider, s.bucket.bucket, s.bucket.namespace) for s in self.sources
+        ]
 
     @classmethod
     def of(cls, sources: Sequence[Source], meter: Meter, name_filter: NameFilter | None = None) -> Listing:
@@ -117,7 +119,11 @@ class Listing(Sequence[AISURL]):
             counts.append(count)
         none = [np.zeros(0, np.int64)]
         return cls(
-            sources, counts, b"".join(names), np.cumsum(np.concatenate(lengths or none)), np.concatenate(sizes or none)
+            sources,
+            counts,
+            b"".join(names),
+            np.cumsum(np.concatenate(lengths or none)),
+            np.concatenate(sizes or none),
         )
 
     def __len__(self) -> int:

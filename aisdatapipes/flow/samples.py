@@ -37,7 +37,11 @@ class Shard:
 
 
 def samples(
-    shards: Iterable[Shard], fields: Fields | None, missing: Missing, meter: Meter, tolerance: Tolerance = RAISE
+    shards: Iterable[Shard],
+    fields: Fields | None,
+    missing: Missing,
+    meter: Meter,
+    tolerance: Tolerance = RAISE,
 ) -> Iterator[Sample]:
     """The samples of every shard, in order; each as soon as its last member is in.
 
@@ -50,16 +54,16 @@ def samples(
     def unterminated(name: str) -> None:
         nonlocal warned
         if not warned:
-            log.warning("%s: the two zero blocks at the end of the tar are missing; all its members were whole", name)
+            log.warning(
+                "%s: the two zero blocks at the end of the tar are missing; all its members were whole", name
+            )
             warned = True
 
     for shard in shards:
         try:
             if fields is None and shard.extensions is not None:
                 known.update(dict.fromkeys(shard.extensions()))
-            members = opened(
-                shard.chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated
-            )
+            members = opened(shard.chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
             for key, sample in convention.samples(members, shard.name):
                 picked = _picked(sample, key, shard.name, fields, missing, known)
                 if picked is None:
@@ -71,7 +75,12 @@ def samples(
 
 
 def _picked(
-    sample: dict[str, bytes], key: str, shard: str, fields: Fields | None, missing: Missing, known: dict[str, None]
+    sample: dict[str, bytes],
+    key: str,
+    shard: str,
+    fields: Fields | None,
+    missing: Missing,
+    known: dict[str, None],
 ) -> dict[str, bytes] | None:
     """The sample with all its fields; None when it is to be skipped."""
     if fields is not None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import xxhash
 
-from aisdatapipes.flow.fetch import Clusters, part_reads
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.fetch import part_reads
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.model.config import FetchPlan
@@ -21,7 +22,9 @@ from aisdatapipes.wire.listing import ARCH_DIR, ListOptions, Page
 from aisdatapipes.wire.samples import split
 
 
-def streamed(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[ShardStream]:
+def streamed(
+    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter
+) -> Iterator[ShardStream]:
     """A stream for each shard, in order; what a consumer leaves unread of one is passed over.
 
     A shard is read in parts of ``plan.range_bytes``; an ETL's answer, whose size nobody knows, as a whole.
@@ -112,7 +115,9 @@ class ShardStream:
             self._meter.bytes += len(part.data)
             yield part.data
         if self._plan.verify and promised and found.hexdigest() != promised:
-            raise self._corrupt(f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first)
+            raise self._corrupt(
+                f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first
+            )
         self._meter.objects += 1
 
     def _corrupt(self, text: str, part: Read) -> CorruptBody:

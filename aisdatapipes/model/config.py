@@ -191,4 +191,3 @@ def endpoint_url(text: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
     return f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{path}"
-

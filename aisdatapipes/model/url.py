@@ -162,7 +162,7 @@ def _parsed(text: str) -> AISURL:
             f"{text!r}: no scheme; expected provider://bucket/name, such as ais://{text.lstrip('/')}"
         )
     provider = checked_provider(scheme, text)
-    rest = rest[2:] if rest.startswith("//") else rest
+    rest = rest.removeprefix("//")
     namespace = ""
     if rest[:1] in ("@", "#"):
         namespace, slash, rest = rest.partition("/")

@@ -69,3 +69,9 @@ def _rest(total: int, start: int, world: World, batch_size: int, even: Even) -> 
         return start + np.arange(first, min(first + batch_size, left))
     share = left // world.world_size  # divides: `total` is a multiple of the ranks
     return start + world.rank * share + np.arange(share)
+
+
+def place_of(position: int, world_size: int, num_workers: int, batch_size: int) -> tuple[int, int]:
+    """(rank, worker) that a position of the epoch is dealt to, with ``even="none"``; needs no number of items."""
+    step, within = divmod(position, world_size * batch_size)
+    return within // batch_size, step % num_workers

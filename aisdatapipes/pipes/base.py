@@ -53,7 +53,7 @@ class AISPipe(IterDataPipe[T_co]):
             *,
             fetch: FetchPlan | None = None,
             on_error: OnError = "raise",
-            max_errors: int | float | None = None,
+            max_errors: float | None = None,
         ) -> AISFileLoaderIterDataPipe:
             """`AISFileLoaderIterDataPipe` over this pipe."""
 
@@ -65,7 +65,7 @@ class AISPipe(IterDataPipe[T_co]):
             fields: Iterable[str] | None = None,
             missing: str = "zero",
             on_error: OnError = "raise",
-            max_errors: int | float | None = None,
+            max_errors: float | None = None,
         ) -> AISShardSamples:
             """`AISShardSamples` over this pipe."""
 
@@ -127,7 +127,9 @@ def checked_source(source: Any, pipe: str) -> Any:
         for url in source:
             AISURL.parse(url)
         return source
-    if isinstance(source, IterDataPipe) or (isinstance(source, Iterable) and not isinstance(source, (bytes, Iterator))):
+    if isinstance(source, IterDataPipe) or (
+        isinstance(source, Iterable) and not isinstance(source, (bytes, Iterator))
+    ):
         return source
     if isinstance(source, Iterator):
         # A second epoch would find it empty.

@@ -10,7 +10,15 @@ from aisdatapipes.flow.listing import NameFilter, listed
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
-from aisdatapipes.pipes.base import AISPipe, Urls, checked_length, checked_source, functional, legacy_name, length_of
+from aisdatapipes.pipes.base import (
+    AISPipe,
+    Urls,
+    checked_length,
+    checked_source,
+    functional,
+    legacy_name,
+    length_of,
+)
 from aisdatapipes.store.source import Source, config_of, source_of
 
 if TYPE_CHECKING:

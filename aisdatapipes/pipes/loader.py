@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from aisdatapipes.flow.fetch import Clusters, fetched
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.fetch import fetched
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.config import FetchPlan
@@ -60,7 +61,7 @@ class AISFileLoaderIterDataPipe(AISPipe["tuple[AISURL, ObjectStream]"]):
         *,
         fetch: FetchPlan | None = None,
         on_error: OnError = "raise",
-        max_errors: int | float | None = None,
+        max_errors: float | None = None,
     ) -> None:
         super().__init__()
         self.source_datapipe = checked_source(source_datapipe, type(self).__name__)

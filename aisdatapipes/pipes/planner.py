@@ -75,4 +75,3 @@ class AISPlanner(AISPipe[Any]):
         rank, size = self._shards.get("DISTRIBUTED", (world.rank, world.world_size))
         worker, workers = self._shards.get("MULTIPROCESSING", (world.worker, world.num_workers))
         return World(rank, size, worker, workers)
-

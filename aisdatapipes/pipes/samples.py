@@ -44,7 +44,7 @@ class AISShardSamples(AISPipe[Sample]):
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
         on_error: OnError = "raise",
-        max_errors: int | float | None = None,
+        max_errors: float | None = None,
     ) -> None:
         super().__init__()
         self.source_datapipe = source_datapipe

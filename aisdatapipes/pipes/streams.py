@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from aisdatapipes.flow.fetch import Clusters
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.shards import ShardStream, streamed
 from aisdatapipes.model.config import ClientConfig, FetchPlan
@@ -26,7 +26,11 @@ class AISShardStreams(AISPipe["tuple[AISURL, ShardStream]"]):
     """
 
     def __init__(
-        self, source_datapipe: Iterable[str], configs: tuple[ClientConfig, ...], fetch: FetchPlan, meter: Meter
+        self,
+        source_datapipe: Iterable[str],
+        configs: tuple[ClientConfig, ...],
+        fetch: FetchPlan,
+        meter: Meter,
     ) -> None:
         super().__init__()
         self.source_datapipe = source_datapipe

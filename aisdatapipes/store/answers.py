@@ -69,7 +69,10 @@ def retry_after(reply: Reply) -> float | None:
 def _kind(status: int, tcode: str, words: str) -> tuple[type[StoreError], str]:
     if status == 404:
         if tcode == "ErrRemoteBckNotFound":
-            return RemoteBucketNotFound, "check the name, and that the cluster is configured for this provider"
+            return (
+                RemoteBucketNotFound,
+                "check the name, and that the cluster is configured for this provider",
+            )
         if tcode == "ErrBckNotFound":
             return BucketNotFound, "check the name and the provider, or create the bucket first"
         return ObjectNotFound, ""

@@ -16,7 +16,7 @@ from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import StoreError
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply, Transport
-from aisdatapipes.wire.clustermap import ClusterMap, decoded_map
+from aisdatapipes.wire.clustermap import decoded_map
 from aisdatapipes.wire.malformed import Malformed
 from aisdatapipes.wire.placement import owner
 
@@ -107,4 +107,3 @@ class Cluster:
         usable = smap.usable_targets
         self._digests = np.array([node.digest for node in usable], np.uint64)
         self._targets = tuple(node.url for node in usable)
-

@@ -40,11 +40,13 @@ class Exchange:
     """
 
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "_hops", "attempts", "body", "byte_range", "cluster", "error", "headers",
-        "method", "owner", "path", "reply", "request", "sink", "subject", "what",
+        "_began", "_cancelled", "_direct", "_done", "attempts", "body", "byte_range", "cluster", "error", "headers",
+        "method", "owner", "path", "redirects", "reply", "request", "sink", "subject", "what",
     )  # fmt: skip
 
-    def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None
+    ) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner
         self.method = "GET"
         self.headers: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Exchange:
         self.error: StoreError | None = None
         self.request: Request | None = None
         self.attempts = 0
+        self.redirects = 0  # of the last try
         self._cancelled = False
 
     def start(self, done: Callable[[Exchange], None], delay: float = 0.0) -> None:
@@ -81,7 +84,7 @@ class Exchange:
             raise
         if self.error is not None:
             raise self.error
-        assert self.reply is not None  # noqa: S101 - `_end` sets one of the two
+        assert self.reply is not None
         return self.reply
 
     def accept(self, reply: Reply) -> StoreError | None:
@@ -93,9 +96,11 @@ class Exchange:
 
     def _try(self, origin: str | None, delay: float = 0.0) -> None:
         self.attempts += 1
-        self._hops = 0
+        self.redirects = 0
         self._direct = origin is not None
-        self._send(f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None)
+        self._send(
+            f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None
+        )
 
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
@@ -142,8 +147,8 @@ class Exchange:
         url = urljoin(here, reply.header("Location") or "")
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        self._hops += 1
-        if self._hops > MAX_HOPS:
+        self.redirects += 1
+        if self.redirects > MAX_HOPS:
             self._again(self._unavailable(f"{MAX_HOPS} redirects in a row, the last one to {origin}"), reply)
         elif origin in self.cluster.origins:
             self._send(url)
@@ -161,7 +166,7 @@ class Exchange:
     def _refused(self, reply: Reply) -> None:
         error = answers.error_of(reply, self.subject, self.what, self.attempts)
         failure = reply.failure
-        if failure is not None and failure.kind in ("connect", "timeout") and self._hops:
+        if failure is not None and failure.kind in ("connect", "timeout") and self.redirects:
             self.cluster.stale = True  # the endpoint sent us to a node that is gone
         passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply.status)
         if passing:

@@ -83,7 +83,7 @@ class Read(Exchange):
         return None
 
     def _accept_part(self, reply: Reply) -> StoreError | None:
-        assert self.span is not None  # noqa: S101 - the caller looked
+        assert self.span is not None
         start, length = self.span
         data = reply.body
         if reply.status == 200:  # a server that does not do ranges here sends everything
@@ -93,7 +93,9 @@ class Read(Exchange):
         expected = min(length, self.total - start)
         if len(data) != expected:
             text = f"{len(data)} bytes of the {expected} asked for, from byte {start} on"
-            return Truncated(f"{self.what}: {text}", url=self.url, status=reply.status, attempts=self.attempts)
+            return Truncated(
+                f"{self.what}: {text}", url=self.url, status=reply.status, attempts=self.attempts
+            )
         self.data = data
         return None
 

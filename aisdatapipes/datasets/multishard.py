@@ -1,0 +1,94 @@
+"""Members of several archives side by side, in a stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from typing_extensions import Unpack
+
+from aisdatapipes.datasets.iterable import AISBaseIterDataset
+from aisdatapipes.datasets.options import IterOptions
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.shards import streamed
+from aisdatapipes.model.config import FetchPlan
+from aisdatapipes.model.errors import ConfigError
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.order.deal import place_of
+from aisdatapipes.pipes.place import current_world
+from aisdatapipes.wire.archive import opened
+
+log = logging.getLogger("aisdatapipes")
+
+
+class AISMultiShardStream(AISBaseIterDataset):
+    """Tuples of contents: the i-th members of all sources together.
+
+    Each source is read as one stream: its shards in the order of their names, members in the order of the archive.
+    Every worker reads all streams and yields its own positions of them.
+
+    Args:
+        data_sources: One or several ``DataShard`` of the AIStore SDK (a bucket and a prefix), or other sources.
+        options: As in `AISBaseIterDataset`. The number of members is not known beforehand, so there is no ``len()``,
+            no ``shuffle``, and no ``even`` but ``"none"``.
+
+    Yields: tuples of ``bytes``, one from each source; ends with the source that ends first, and says so.
+    Memory: ``fetch.window_bytes`` for all sources together.
+    """
+
+    def __init__(self, data_sources: Any, **options: Unpack[IterOptions]) -> None:
+        super().__init__(data_sources, **options)
+        if self._order.shuffle or self._order.even not in (None, "none"):
+            raise ConfigError("AISMultiShardStream: shuffle and even need to know how many members there are")
+
+    def __len__(self) -> int:
+        raise TypeError("AISMultiShardStream has no len(): nobody has counted the members")
+
+    def __iter__(self) -> Iterator[tuple[bytes, ...]]:
+        return self._iterate(self._tuples)
+
+    def _tuples(self, _urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[bytes, ...]]:
+        world, batch_size = current_world(self._order.world), self._order.batch_size
+        sources = self._catalog.sources
+        share = dataclasses.replace(
+            self._fetch, window_bytes=max(1, self._fetch.window_bytes // len(sources))
+        )
+        listing = self._listing()
+        firsts = itertools.accumulate([0, *listing.counts])
+        streams = []
+        for first, count in zip(firsts, listing.counts, strict=False):
+            urls = [listing.url(position) for position in range(first, first + count)]
+            streams.append(_contents(urls, self._clusters(), share, meter))
+        for position, members in enumerate(self._in_step(streams)):
+            if place_of(position, world.world_size, world.num_workers, batch_size) == (
+                world.rank,
+                world.worker,
+            ):
+                yield members
+
+    def _in_step(self, streams: list[Iterator[bytes]]) -> Iterator[tuple[bytes, ...]]:
+        ended = object()
+        for count in itertools.count():
+            members = [next(stream, ended) for stream in streams]
+            if ended in members:
+                self._say_who_ended(count, [member is ended for member in members])
+                return
+            yield tuple(members)  # type: ignore[arg-type]
+
+    def _say_who_ended(self, count: int, ended: list[bool]) -> None:
+        if not all(ended):
+            names = [f"{source.bucket}/{source.prefixes[0]}" for source in self._catalog.sources]
+            short = ", ".join(name for name, over in zip(names, ended, strict=True) if over)
+            log.warning(
+                "%s ended after %d members; other sources have more, which are left out", short, count
+            )
+
+
+def _contents(urls: list[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[bytes]:
+    for stream in streamed(urls, clusters, plan, meter):
+        for member in opened(stream, stream.url, seekable=stream.file):
+            yield member.data

@@ -1,0 +1,67 @@
+"""Objects by get-batch: several requests under way, what an answer lacks read again by GET."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.tolerance import Tolerance
+from aisdatapipes.flow.window import ordered
+from aisdatapipes.model.config import FetchPlan
+from aisdatapipes.model.errors import BucketNotFound, StoreError
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.batch import BatchForm, BatchRead
+from aisdatapipes.store.read import Read
+
+# The cluster holds the end of each answer back for about 100 ms: alone, a batch takes that long whatever its size.
+BATCHES_AT_ONCE = 4
+
+
+def batched(
+    urls: Iterable[AISURL],
+    clusters: Clusters,
+    plan: FetchPlan,
+    meter: Meter,
+    tolerance: Tolerance,
+    form: BatchForm | None = None,
+) -> Iterator[tuple[AISURL, bytes]]:
+    """Each URL with its content, in order, ``plan.batch_objects`` to a request.
+
+    Raises: ``StoreError`` at once where the cluster has no get-batch, else as `flow.fetch.fetched`.
+    """
+    jobs = _jobs(iter(urls), clusters, plan, form or BatchForm())
+    for job in ordered(jobs, BATCHES_AT_ONCE, plan.window_bytes, meter):
+        _check(job)
+        lacking = [url for url, data in zip(job.urls, job.contents, strict=True) if data is None]
+        again = ordered((Read(job.cluster, url) for url in lacking), plan.width, plan.window_bytes, meter)
+        for url, content in zip(job.urls, job.contents, strict=True):
+            data = content
+            if data is None:
+                read = next(again)
+                if read.error is not None:
+                    tolerance.bear(read.error, meter)
+                    continue
+                data = read.data
+            meter.objects += 1
+            meter.bytes += len(data)
+            yield url, data
+
+
+def _check(job: BatchRead) -> None:
+    """Raise what no GET could mend; a batch that failed otherwise is read object by object."""
+    if isinstance(job.error, BucketNotFound):
+        raise job.error
+    if job.unknown_to_the_server:
+        text = "this cluster has no get-batch (AIStore 4.0 and later have); use FetchPlan(strategy='get')"
+        status = job.error.status if job.error else None
+        raise StoreError(text, url=job.cluster.config.endpoint, status=status, attempts=job.attempts)
+
+
+def _jobs(
+    urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, form: BatchForm
+) -> Iterator[BatchRead]:
+    for cluster, group in itertools.groupby(urls, clusters.of):
+        while some := list(itertools.islice(group, plan.batch_objects)):
+            yield BatchRead(cluster, some, form)
