@@ -39,9 +39,7 @@ class AISIterDataset(AISBaseIterDataset):
         partition_sources_by_worker: bool = False,
         **options: Unpack[IterOptions],
     ) -> None:
-        super().__init__(
-            ais_source_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options
-        )
+        super().__init__(ais_source_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
         self._show_progress = show_progress
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:

@@ -234,12 +234,7 @@ def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:
         return None
     total = len(dataset) if dataset._catalog.known else None  # noqa: SLF001
     title = type(dataset).__name__
-    return Progress(title, unit, total, lambda: _counts(dataset), shown=not world.worker)
-
-
-def _counts(dataset: AISBaseIterDataset) -> tuple[int, int]:
-    stats = dataset.stats()
-    return int(stats["objects"]), int(stats["bytes"])
+    return Progress(title, unit, total, dataset._shared.pass_counts, shown=not world.worker)  # noqa: SLF001
 
 
 def worker_name() -> str:

@@ -103,9 +103,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
 
     def _position(self, index: Any, n: int) -> int:
         if isinstance(index, slice):
-            raise ConfigError(
-                f"<{type(self).__name__}> an index is a number, not a slice; use torch's Subset"
-            )
+            raise ConfigError(f"<{type(self).__name__}> an index is a number, not a slice; use torch's Subset")
         position = int(index) + (n if index < 0 else 0)
         if not 0 <= position < n:
             raise IndexError(f"<{type(self).__name__}> index must be in bounds of dataset: {index} of {n}")

@@ -52,11 +52,10 @@ class AISMultiShardStream(AISBaseIterDataset):
         return self._iterate(self._tuples)
 
     def _tuples(self, _urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[bytes, ...]]:
+        self._shared.begin_epoch()
         world, batch_size = current_world(self._order.world), self._order.batch_size
         sources = self._catalog.sources
-        share = dataclasses.replace(
-            self._fetch, window_bytes=max(1, self._fetch.window_bytes // len(sources))
-        )
+        share = dataclasses.replace(self._fetch, window_bytes=max(1, self._fetch.window_bytes // len(sources)))
         listing = self._listing()
         firsts = itertools.accumulate([0, *listing.counts])
         streams = []
@@ -83,9 +82,7 @@ class AISMultiShardStream(AISBaseIterDataset):
         if not all(ended):
             names = [f"{source.bucket}/{source.prefixes[0]}" for source in self._catalog.sources]
             short = ", ".join(name for name, over in zip(names, ended, strict=True) if over)
-            log.warning(
-                "%s ended after %d members; other sources have more, which are left out", short, count
-            )
+            log.warning("%s ended after %d members; other sources have more, which are left out", short, count)
 
 
 def _contents(urls: list[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ class Progress:
         title: What is read.
         unit: What is counted, such as ``"objects"``.
         total: How many there are.
-        counts: (items, bytes) so far, over all workers of this rank.
+        counts: (items, bytes) of this pass so far, over all workers of this rank.
         shown: Whether this worker shows what moves; any worker can write the closing line.
     """
 
@@ -28,7 +28,6 @@ class Progress:
     ) -> None:
         self._title, self._unit, self._total, self._counts = title, unit, total, counts
         self._shown = shown
-        self._start = counts()
         self._began = self._last_line = self._last_look = time.monotonic()
         self._bar = (
             tqdm(desc=title, total=total, unit=f" {unit}", dynamic_ncols=True, leave=False)
@@ -62,8 +61,8 @@ class Progress:
     def _state(self) -> tuple[int, float, float]:
         """(items, megabytes, megabytes a second) of this pass."""
         items, size = self._counts()
-        megabytes = (size - self._start[1]) / 1e6
-        return items - self._start[0], megabytes, megabytes / max(1e-9, time.monotonic() - self._began)
+        megabytes = size / 1e6
+        return items, megabytes, megabytes / max(1e-9, time.monotonic() - self._began)
 
     def _line(self) -> None:
         items, megabytes, rate = self._state()

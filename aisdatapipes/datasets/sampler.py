@@ -65,9 +65,7 @@ class DynamicBatchSampler(Sampler[list[int]]):
         self._drop_last = drop_last
         self._allow_oversized_samples = allow_oversized_samples
         self._saturation_factor = saturation_factor
-        self._samples = Order(
-            shuffle, seed
-        )  # of the objects, for one rank: all ranks make the same batches ...
+        self._samples = Order(shuffle, seed)  # of the objects, for one rank: all ranks make the same batches ...
         self._batches = Order(even=even, world=world)  # ... and deal them
         self._epoch = 0
         self._packed: tuple[int, list[list[int]]] | None = None
@@ -109,9 +107,7 @@ class DynamicBatchSampler(Sampler[list[int]]):
                     yield [index]
                 else:
                     name = self._data_source.get_obj_list()[index].name
-                    log.warning(
-                        "%s is left out: its %d bytes are more than max_batch_size=%d", name, size, limit
-                    )
+                    log.warning("%s is left out: its %d bytes are more than max_batch_size=%d", name, size, limit)
                 continue
             if batch and filled + size > limit:
                 yield batch

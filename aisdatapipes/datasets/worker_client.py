@@ -32,7 +32,8 @@ class WorkerRequestClient(RequestClient):
     @property
     def session(self) -> Session:
         """The session of this process and thread."""
-        return self.session_manager.session
+        session: Session = self.session_manager.session
+        return session
 
 
 class _SessionPerWorker(SessionManager):
@@ -54,7 +55,8 @@ class _SessionPerWorker(SessionManager):
         if getattr(own, "pid", None) != os.getpid():
             # A manager makes a session with all its settings; this thread keeps that one.
             own.pid, own.session = os.getpid(), SessionManager(**self._like).session
-        return own.session
+        session: Session = own.session
+        return session
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restored, (self._like,))

@@ -19,9 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     make = DevCluster.demo if options.demo else DevCluster
     try:
-        cluster = make(
-            targets=options.targets, tls=options.tls, token=options.token, port=options.port
-        ).start()
+        cluster = make(targets=options.targets, tls=options.tls, token=options.token, port=options.port).start()
     except (OSError, ImportError) as error:
         sys.stderr.write(f"the embedded cluster did not start: {error}\n")
         return 1

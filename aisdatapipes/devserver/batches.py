@@ -124,9 +124,7 @@ class _Made:
 
     def _part(self, entry: BatchEntry) -> _Part:
         """The content, or why there is none; refuses what ends the whole batch."""
-        bucket = self.state.buckets.get(
-            PROVIDERS.get(entry.provider, entry.provider), entry.namespace, entry.bucket
-        )
+        bucket = self.state.buckets.get(PROVIDERS.get(entry.provider, entry.provider), entry.namespace, entry.bucket)
         stored = bucket.objects.get(entry.name) if bucket else None
         # What is in the cloud only counts as missing: a batch never reads a cold object.
         if stored is None or bucket is None or stored.cold:

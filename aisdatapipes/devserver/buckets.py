@@ -61,9 +61,7 @@ class Bucket:
         """The full name of an object, which decides where it lies."""
         return placement.uname(self.provider, self.namespace, self.name, name)
 
-    def put(
-        self, name: str, data: bytes, custom: dict[str, str] | None = None, *, cold: bool = False
-    ) -> Stored:
+    def put(self, name: str, data: bytes, custom: dict[str, str] | None = None, *, cold: bool = False) -> Stored:
         """The new version, stored."""
         before = self.objects.get(name)
         stored = Stored(data, before.version + 1 if before else 1, custom or {}, cold)

@@ -176,7 +176,5 @@ def byte_range(header: str, size: int) -> tuple[int, int]:
             raise Refused(416, f'read range "{said}" is invalid (end)')
     if first >= size or first >= end:
         unsatisfied = [("Content-Range", f"bytes */{size}")]
-        raise Refused(
-            416, f"size={size}: not satisfiable range [{said}]", "ErrRangeNotSatisfiable", unsatisfied
-        )
+        raise Refused(416, f"size={size}: not satisfiable range [{said}]", "ErrRangeNotSatisfiable", unsatisfied)
     return first, end

@@ -96,13 +96,9 @@ class DevCluster:
         urls = [f"{scheme}://{_HOST}:{sock.getsockname()[1]}" for sock in sockets]
         self._state.map = _map(urls)
         nodes = (*self._state.map.proxies, *self._state.map.targets)
-        self._nodes = [
-            NodeServer(self._state, node, sock, context) for node, sock in zip(nodes, sockets, strict=True)
-        ]
+        self._nodes = [NodeServer(self._state, node, sock, context) for node, sock in zip(nodes, sockets, strict=True)]
         self._loop = _new_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="aisdatapipes-devserver", daemon=True
-        )
+        self._thread = threading.Thread(target=self._loop.run_forever, name="aisdatapipes-devserver", daemon=True)
         self._thread.start()
         for node_server in self._nodes:
             self._run(node_server.start())
@@ -211,9 +207,7 @@ class DevCluster:
     def _bucket(self, text: str) -> Bucket:
         found = self._state.buckets.get(*bucket_parts(text))
         if found is None:
-            raise KeyError(
-                f"no bucket {text!r} in this cluster; there are {', '.join(self.buckets) or 'none'}"
-            )
+            raise KeyError(f"no bucket {text!r} in this cluster; there are {', '.join(self.buckets) or 'none'}")
         return found
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -232,9 +226,7 @@ def _map(urls: list[str]) -> ClusterMap:
     """The map of nodes with these addresses, the proxy first; ids, and so placement, are always the same."""
     proxy, *targets = urls
     ids = [f"t{number}" for number in range(1, len(targets) + 1)]
-    nodes = tuple(
-        Node(name, url, placement.digest(name)) for name, url in sorted(zip(ids, targets, strict=True))
-    )
+    nodes = tuple(Node(name, url, placement.digest(name)) for name, url in sorted(zip(ids, targets, strict=True)))
     return ClusterMap(
         uuid=secrets.token_urlsafe(6),
         version=len(urls) + 1,

@@ -109,9 +109,7 @@ def _shard_of(bucket: Bucket, after: str) -> str | None:
 
 def _members(bucket: Bucket, name: str, filled: _Filled) -> Iterator[Entry]:
     found = archives.members_of(bucket.objects[name], name)
-    for full, content in sorted(
-        (posixpath.normpath(f"{name}/{member}"), content) for member, content in found
-    ):
+    for full, content in sorted((posixpath.normpath(f"{name}/{member}"), content) for member, content in found):
         flags = listing.CACHED | listing.IN_ARCHIVE
         yield Entry(full, size=len(content) if filled.size else 0, flags=flags)
 
@@ -137,9 +135,7 @@ def page_in_json(page: Page) -> bytes:
     names = {"custom": "custom-md"}
     entries = []
     for entry in page.entries:
-        fields = {
-            names.get(field, field): getattr(entry, field) for field in ("name", "size", *_PROPS, "flags")
-        }
+        fields = {names.get(field, field): getattr(entry, field) for field in ("name", "size", *_PROPS, "flags")}
         shown = {key: str(value) if key == "size" else value for key, value in fields.items() if value}
         entries.append({"name": entry.name, **shown})
     content = {"uuid": page.uuid, "continuation_token": page.token, "entries": entries, "flags": page.flags}

@@ -48,9 +48,7 @@ class DevProcess:
         if not self.endpoint:
             code = self._process.wait(_STOP_SECONDS)
             self.stop()
-            raise RuntimeError(
-                f"the embedded cluster did not start (exit status {code}); its output says why"
-            )
+            raise RuntimeError(f"the embedded cluster did not start (exit status {code}); its output says why")
         return self
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ SCHEMES = {"aws": "s3", "gcp": "gs", "azure": "az", "oci": "oc"}
 _BACKENDS = {"aws": "AWS", "gcp": "GCP", "azure": "Azure", "oci": "OCI"}
 
 
-class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error of this program
+class Refused(Exception):
     """An answer other than success.
 
     Args:

@@ -57,9 +57,7 @@ class NodeServer:
         sock = self._sock or bound(*self._address)
         self._sock = None
         # A body that nobody wants is read for a moment, so that the client sees the reply and not a reset.
-        self._http = web.Server(
-            self._handle, access_log=None, keepalive_timeout=IDLE_SECONDS, lingering_time=2.0
-        )
+        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=IDLE_SECONDS, lingering_time=2.0)
         self._listener = await asyncio.get_running_loop().create_server(self._http, sock=sock, ssl=self._tls)
 
     async def stop(self) -> None:
@@ -165,9 +163,7 @@ def _call(request: web.BaseRequest) -> Call:
             body.append(await request.content.read())
         return body[0]
 
-    return Call.of(
-        request.method, request.raw_path, request.headers, ":".join(map(str, (peer or ())[:2])), read
-    )
+    return Call.of(request.method, request.raw_path, request.headers, ":".join(map(str, (peer or ())[:2])), read)
 
 
 class _Written(web.StreamResponse):

@@ -205,9 +205,7 @@ async def _put(state: State, node: Node, bucket: Bucket, key: str, call: Call) -
         return Reply(200, _described(before, ("atime", "checksum", "version")))
     have = xxhash.xxh64_hexdigest(data)
     if given and kind == "xxhash2" and have != given:
-        raise Refused(
-            400, f"BAD DATA CHECKSUM: expected {given}, have {have} for {bucket}/{key}", "ErrBadCksum"
-        )
+        raise Refused(400, f"BAD DATA CHECKSUM: expected {given}, have {have} for {bucket}/{key}", "ErrBadCksum")
     stored = bucket.put(key, data)
     return Reply(200, _described(stored, ("atime", "checksum", "version")))
 

@@ -59,9 +59,7 @@ def _check(job: BatchRead) -> None:
         raise StoreError(text, url=job.cluster.config.endpoint, status=status, attempts=job.attempts)
 
 
-def _jobs(
-    urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, form: BatchForm
-) -> Iterator[BatchRead]:
+def _jobs(urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, form: BatchForm) -> Iterator[BatchRead]:
     for cluster, group in itertools.groupby(urls, clusters.of):
         while some := list(itertools.islice(group, plan.batch_objects)):
             yield BatchRead(cluster, some, form)

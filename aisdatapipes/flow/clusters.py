@@ -19,9 +19,7 @@ class Clusters:
         others: Configs of further endpoints, by endpoint.
     """
 
-    def __init__(
-        self, default: ClientConfig | None, others: Mapping[str, ClientConfig] | None = None
-    ) -> None:
+    def __init__(self, default: ClientConfig | None, others: Mapping[str, ClientConfig] | None = None) -> None:
         self._default = default
         self._others = dict(others or {})
         self._open: dict[str | None, Cluster] = {}

@@ -97,9 +97,7 @@ class Listing(Sequence[AISURL]):
         self.counts = tuple(counts)
         self.blob, self.ends, self.sizes = blob, ends, sizes
         self._firsts = np.cumsum([0, *self.counts])  # index of each source's first object
-        self._roots = [
-            bucket_url(s.bucket.provider, s.bucket.bucket, s.bucket.namespace) for s in self.sources
-        ]
+        self._roots = [bucket_url(s.bucket.provider, s.bucket.bucket, s.bucket.namespace) for s in self.sources]
 
     @classmethod
     def of(cls, sources: Sequence[Source], meter: Meter, name_filter: NameFilter | None = None) -> Listing:

@@ -54,9 +54,7 @@ def samples(
     def unterminated(name: str) -> None:
         nonlocal warned
         if not warned:
-            log.warning(
-                "%s: the two zero blocks at the end of the tar are missing; all its members were whole", name
-            )
+            log.warning("%s: the two zero blocks at the end of the tar are missing; all its members were whole", name)
             warned = True
 
     for shard in shards:

@@ -22,9 +22,7 @@ from aisdatapipes.wire.listing import ARCH_DIR, ListOptions, Page
 from aisdatapipes.wire.samples import split
 
 
-def streamed(
-    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter
-) -> Iterator[ShardStream]:
+def streamed(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[ShardStream]:
     """A stream for each shard, in order; what a consumer leaves unread of one is passed over.
 
     A shard is read in parts of ``plan.range_bytes``; an ETL's answer, whose size nobody knows, as a whole.
@@ -115,9 +113,7 @@ class ShardStream:
             self._meter.bytes += len(part.data)
             yield part.data
         if self._plan.verify and promised and found.hexdigest() != promised:
-            raise self._corrupt(
-                f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first
-            )
+            raise self._corrupt(f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first)
         self._meter.objects += 1
 
     def _corrupt(self, text: str, part: Read) -> CorruptBody:

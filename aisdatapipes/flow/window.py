@@ -132,13 +132,11 @@ class _Window(Generic[J]):
                 return []
             while self._order[0] not in self._ended:
                 if os.getpid() != self._pid:
-                    raise ConfigError(
-                        "this iterator was begun in another process: begin a new one after the fork"
-                    )
+                    raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
                 self._waiting = True
                 self._news.wait()
             self._waiting = False
-            run = []
+            run: list[J] = []
             while self._order and self._order[0] in self._ended and len(run) < longest:
                 job = self._order.popleft()
                 self._ended.discard(job)

@@ -43,9 +43,7 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         _check(self.attempts >= 1, "RetryPolicy.attempts must be 1 or more", self.attempts)
         for name in ("first_delay", "max_delay"):
-            _check(
-                getattr(self, name) >= 0, f"RetryPolicy.{name} must be 0 or more seconds", getattr(self, name)
-            )
+            _check(getattr(self, name) >= 0, f"RetryPolicy.{name} must be 0 or more seconds", getattr(self, name))
         _check(self.deadline > 0, "RetryPolicy.deadline must be more than 0 seconds", self.deadline)
 
 
@@ -120,9 +118,7 @@ class ClientConfig:
         if isinstance(where, ClientConfig):
             return where
         if where is not None and not isinstance(where, str):
-            raise ConfigError(
-                f"an endpoint is a text such as http://localhost:8080, or a ClientConfig, not {where!r}"
-            )
+            raise ConfigError(f"an endpoint is a text such as http://localhost:8080, or a ClientConfig, not {where!r}")
         return config_from_environment(where)
 
     def at(self, endpoint: str) -> ClientConfig:

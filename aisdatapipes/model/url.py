@@ -118,9 +118,7 @@ def object_path(bucket: str, name: str) -> str:
     return f"/v1/objects/{bucket}/{quote(name, _SAFE)}"
 
 
-def http_url(
-    endpoint: str, provider: str, bucket: str, name: str, namespace: str, etl_name: str | None
-) -> str:
+def http_url(endpoint: str, provider: str, bucket: str, name: str, namespace: str, etl_name: str | None) -> str:
     """The address of an object that any HTTP client can open."""
     query = {"provider": provider}
     if namespace:
@@ -150,26 +148,20 @@ def checked_provider(provider: str, said: str) -> str:
     try:
         return PROVIDERS[provider.lower()]
     except KeyError:
-        raise InvalidURL(
-            f"{said!r}: unknown provider {provider!r}; known are {', '.join(PROVIDERS)}"
-        ) from None
+        raise InvalidURL(f"{said!r}: unknown provider {provider!r}; known are {', '.join(PROVIDERS)}") from None
 
 
 def _parsed(text: str) -> AISURL:
     scheme, colon, rest = text.partition(":")
     if not colon or "/" in scheme:
-        raise InvalidURL(
-            f"{text!r}: no scheme; expected provider://bucket/name, such as ais://{text.lstrip('/')}"
-        )
+        raise InvalidURL(f"{text!r}: no scheme; expected provider://bucket/name, such as ais://{text.lstrip('/')}")
     provider = checked_provider(scheme, text)
     rest = rest.removeprefix("//")
     namespace = ""
     if rest[:1] in ("@", "#"):
         namespace, slash, rest = rest.partition("/")
         if not slash or not _NAMESPACE.fullmatch(namespace):
-            raise InvalidURL(
-                f"{text!r}: a namespace is followed by a bucket: provider://@uuid#namespace/bucket/name"
-            )
+            raise InvalidURL(f"{text!r}: a namespace is followed by a bucket: provider://@uuid#namespace/bucket/name")
     bucket, _, name = rest.partition("/")
     return AISURL.make(text, provider, checked_bucket(bucket, text), name, namespace=_canonical(namespace))
 

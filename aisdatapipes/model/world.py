@@ -27,6 +27,4 @@ class World:
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
             raise ConfigError(f"World: rank must be in [0, world_size), not {self.rank} of {self.world_size}")
         if self.num_workers < 1 or not 0 <= self.worker < self.num_workers:
-            raise ConfigError(
-                f"World: worker must be in [0, num_workers), not {self.worker} of {self.num_workers}"
-            )
+            raise ConfigError(f"World: worker must be in [0, num_workers), not {self.worker} of {self.num_workers}")

@@ -16,6 +16,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 Positions = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
 
 
 def permuted(positions: Positions, n: int, seed: int, epoch: int) -> Positions:
@@ -42,7 +43,7 @@ def permuted(positions: Positions, n: int, seed: int, epoch: int) -> Positions:
     return values.astype(np.int64)
 
 
-def _network(values: npt.NDArray[np.uint64], bits: int, keys: list[int]) -> npt.NDArray[np.uint64]:
+def _network(values: Words, bits: int, keys: list[int]) -> Words:
     left_bits, right_bits = bits - bits // 2, bits // 2
     left, right = values >> np.uint64(right_bits), values & np.uint64((1 << right_bits) - 1)
     for key in keys:
@@ -50,13 +51,15 @@ def _network(values: npt.NDArray[np.uint64], bits: int, keys: list[int]) -> npt.
         mixed = _mixed(right ^ np.uint64(key)) & np.uint64((1 << left_bits) - 1)
         left, right = right, left ^ mixed
         left_bits, right_bits = right_bits, left_bits
-    return (left << np.uint64(right_bits)) | right
+    joined: Words = (left << np.uint64(right_bits)) | right
+    return joined
 
 
-def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mixed(values: Words) -> Words:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def _round_keys(seed: int, epoch: int) -> list[int]:

@@ -127,9 +127,7 @@ def checked_source(source: Any, pipe: str) -> Any:
         for url in source:
             AISURL.parse(url)
         return source
-    if isinstance(source, IterDataPipe) or (
-        isinstance(source, Iterable) and not isinstance(source, (bytes, Iterator))
-    ):
+    if isinstance(source, IterDataPipe) or (isinstance(source, Iterable) and not isinstance(source, (bytes, Iterator))):
         return source
     if isinstance(source, Iterator):
         # A second epoch would find it empty.

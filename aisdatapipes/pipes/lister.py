@@ -93,8 +93,12 @@ class AISFileListerIterDataPipe(AISPipe[AISURL]):
 
 def checked_name_filter(name_filter: Any) -> NameFilter | None:
     """A predicate on names, from a callable, a regular expression or its text."""
-    if name_filter is None or callable(name_filter):
-        return name_filter
+    found: NameFilter
+    if name_filter is None:
+        return None
+    if callable(name_filter):
+        found = name_filter
+        return found
     if isinstance(name_filter, re.Pattern):
         return name_filter.search
     if isinstance(name_filter, str):

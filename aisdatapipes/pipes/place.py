@@ -22,9 +22,7 @@ def rank_and_size() -> tuple[int, int]:
     try:
         return int(rank), int(size)
     except ValueError:
-        raise ConfigError(
-            f"RANK={rank!r} and WORLD_SIZE={size!r} in the environment are no numbers"
-        ) from None
+        raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={size!r} in the environment are no numbers") from None
 
 
 def current_world(given: World | None) -> World:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any, cast
 
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
@@ -61,7 +61,7 @@ class AISPlanner(AISPipe[Any]):
         return self._run(epoch)
 
     def __len__(self) -> int:
-        return self._order.samples(len(self.source_datapipe), self._world())
+        return self._order.samples(len(cast("Sized", self.source_datapipe)), self._world())
 
     def _run(self, epoch: int) -> Iterator[Any]:
         source = self.source_datapipe

@@ -66,7 +66,8 @@ def checked_missing(missing: Any) -> Missing:
     """``missing`` if it is one of the three words."""
     if missing not in get_args(Missing):
         raise ConfigError(f"missing must be one of {get_args(Missing)}, not {missing!r}")
-    return missing
+    chosen: Missing = missing
+    return chosen
 
 
 def _shard(name: str, stream: Any) -> Shard:

@@ -204,9 +204,7 @@ class _Loop:
             with contextlib.suppress(OSError):  # libcurl may have closed it: then epoll has forgotten it
                 self._poll.unregister(fd)
             return
-        mask = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (
-            select.EPOLLOUT if what & pycurl.POLL_OUT else 0
-        )
+        mask = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (select.EPOLLOUT if what & pycurl.POLL_OUT else 0)
         if fd in self._watched:
             self._poll.modify(fd, mask)
         else:

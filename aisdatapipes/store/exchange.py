@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from aisdatapipes.model.errors import StoreError, Unavailable
@@ -44,9 +44,7 @@ class Exchange:
         "method", "owner", "path", "redirects", "reply", "request", "sink", "subject", "what",
     )  # fmt: skip
 
-    def __init__(
-        self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None
-    ) -> None:
+    def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner
         self.method = "GET"
         self.headers: tuple[str, ...] = ()
@@ -60,7 +58,7 @@ class Exchange:
         self.redirects = 0  # of the last try
         self._cancelled = False
 
-    def start(self, done: Callable[[Exchange], None], delay: float = 0.0) -> None:
+    def start(self, done: Callable[[Any], None], delay: float = 0.0) -> None:
         """Begin; ``done`` is called once, on the transport's thread, when ``reply`` or ``error`` is there."""
         self._done = done
         self._began = time.monotonic()
@@ -98,16 +96,12 @@ class Exchange:
         self.attempts += 1
         self.redirects = 0
         self._direct = origin is not None
-        self._send(
-            f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None
-        )
+        self._send(f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None)
 
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
             return
-        self.request = Request(
-            url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink
-        )
+        self.request = Request(url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink)
         self.cluster.transport.send(self.request, self._arrived)
 
     def _arrived(self, reply: Reply) -> None:

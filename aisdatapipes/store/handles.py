@@ -11,9 +11,7 @@ from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.certificates import ca_bundle
 from aisdatapipes.store.transport import Failure, FailureKind, Request, Sink
 
-BUFFER_BYTES = (
-    512 * 1024
-)  # libcurl's largest useful read: -16 % CPU at 1 MiB objects against its default of 16 KiB
+BUFFER_BYTES = 512 * 1024  # libcurl's largest useful read: -16 % CPU at 1 MiB objects against its default of 16 KiB
 
 _KINDS: dict[int, FailureKind] = {
     pycurl.E_COULDNT_RESOLVE_HOST: "connect",

@@ -44,9 +44,7 @@ class SizeRead(Exchange):
     cost = held = 0  # bytes in a window
 
     def __init__(self, cluster: Cluster, url: AISURL) -> None:
-        super().__init__(
-            cluster, url, f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size", "cannot stat"
-        )
+        super().__init__(cluster, url, f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size", "cannot stat")
         self.method = "HEAD"
         self.size = -1
 

@@ -93,9 +93,7 @@ class Read(Exchange):
         expected = min(length, self.total - start)
         if len(data) != expected:
             text = f"{len(data)} bytes of the {expected} asked for, from byte {start} on"
-            return Truncated(
-                f"{self.what}: {text}", url=self.url, status=reply.status, attempts=self.attempts
-            )
+            return Truncated(f"{self.what}: {text}", url=self.url, status=reply.status, attempts=self.attempts)
         self.data = data
         return None
 

@@ -222,9 +222,7 @@ def decoded_reply(body: bytes, content_type: str) -> BatchReply:
     head, middle, rest = body.partition(b"\r\n" + line + b"\r\n")
     end = rest.rfind(b"\r\n" + line + b"--")
     if not head.startswith(line) or not middle or end < 0:
-        raise Malformed(
-            f"a buffered get-batch reply that is no multipart body, or ends early ({len(body)} bytes)"
-        )
+        raise Malformed(f"a buffered get-batch reply that is no multipart body, or ends early ({len(body)} bytes)")
     message_part, archive_part = head[len(line) + 2 :], rest[:end]
     try:
         message = msgspec.json.decode(_part_body(message_part), type=_Reply)
@@ -257,9 +255,7 @@ def _said(entry: BatchEntry) -> _In:
 
 def _heard(entry: _In, bucket: str, provider: str) -> BatchEntry:
     if entry.start < 0 or entry.length < -1 or (entry.start and not entry.length):
-        raise Malformed(
-            f"invalid byte range of {entry.objname!r}: start={entry.start}, length={entry.length}"
-        )
+        raise Malformed(f"invalid byte range of {entry.objname!r}: start={entry.start}, length={entry.length}")
     ranged = bool(entry.length)
     bucket, provider, name, namespace = entry.bucket or bucket, entry.provider or provider, entry.objname, ""
     if entry.uname:

@@ -225,9 +225,7 @@ def decoded_list(body: bytes) -> ListOptions:
 def _page_of_odd_names(body: bytes) -> Page:
     try:
         texts_as_raw = msgspec.msgpack.decode(body, type=dict[str, msgspec.Raw])
-        fields: dict[str, Any] = {
-            key: _unpacked(raw) for key, raw in texts_as_raw.items() if key != "Entries"
-        }
+        fields: dict[str, Any] = {key: _unpacked(raw) for key, raw in texts_as_raw.items() if key != "Entries"}
         entries = msgspec.msgpack.decode(texts_as_raw["Entries"], type=list[dict[str, msgspec.Raw]])
         fields["Entries"] = [{key: _unpacked(raw) for key, raw in entry.items()} for entry in entries]
         return msgspec.convert(fields, Page)

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -47,7 +47,7 @@ def digest(text: str) -> int:
     return xxhash.xxh64_intdigest(_encoded(text), SEED)
 
 
-def owner(uname: str, digests: Sequence[int]) -> int:
+def owner(uname: str, digests: Iterable[int]) -> int:
     """The index, in ``digests``, of the target that owns the object.
 
     Args:
@@ -59,9 +59,7 @@ def owner(uname: str, digests: Sequence[int]) -> int:
     return scores.index(max(scores))
 
 
-def owners(
-    bucket_uname_prefix: str, names: Sequence[str], digests: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.intp]:
+def owners(bucket_uname_prefix: str, names: Sequence[str], digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     """For each name the index of its owner in ``digests``: `owner` of a whole page.
 
     Args:

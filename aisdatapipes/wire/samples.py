@@ -106,15 +106,8 @@ class Fields:
         if not self.alternatives or not all(self.alternatives):
             raise ConfigError("fields must name at least one extension each, such as ('jpg;png', 'cls')")
         for extension in (one for field in self.alternatives for one in field):
-            if (
-                not extension
-                or extension != extension.lower()
-                or "/" in extension
-                or extension.startswith(".")
-            ):
-                raise ConfigError(
-                    f"fields: {extension!r} is no extension; expected such as 'jpg' or 'seg.png'"
-                )
+            if not extension or extension != extension.lower() or "/" in extension or extension.startswith("."):
+                raise ConfigError(f"fields: {extension!r} is no extension; expected such as 'jpg' or 'seg.png'")
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"fields: a name stands twice in {self.names}")
 
@@ -126,9 +119,7 @@ class Fields:
         written = list(fields)
         if not all(isinstance(field, str) for field in written):
             raise ConfigError(f"fields must be texts such as 'jpg;png', not {written!r}")
-        alternatives = (
-            tuple(one.strip().lower().removeprefix(".") for one in field.split(";")) for field in written
-        )
+        alternatives = (tuple(one.strip().lower().removeprefix(".") for one in field.split(";")) for field in written)
         return Fields(tuple(alternatives), missing)
 
     @property

@@ -290,9 +290,7 @@ class TarParser:
         except ValueError:
             self._garbage = True
             return
-        raise ValueError(
-            "another archive begins behind the first one; join tars with tar --concatenate, not with cat"
-        )
+        raise ValueError("another archive begins behind the first one; join tars with tar --concatenate, not with cat")
 
     def _cut(self) -> str | None:
         """In what the archive was cut; None when it stops behind a complete member."""

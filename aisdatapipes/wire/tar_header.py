@@ -127,9 +127,7 @@ def entry(name: str, data: bytes, *, mtime: int = 0) -> bytes:
         raise ConfigError(f"a member's mtime must be in [0, {_MAX_OCTAL}] seconds, not {mtime!r}")
     size = len(data)
     extended = b"".join(_extended(name, raw, size))
-    head = (
-        _padded(extended, header(b"PaxHeaders/" + raw[-64:], len(extended), b"x", mtime)) if extended else b""
-    )
+    head = _padded(extended, header(b"PaxHeaders/" + raw[-64:], len(extended), b"x", mtime)) if extended else b""
     return head + _padded(data, header(raw, min(size, _MAX_OCTAL), b"0", mtime))
 
 
