@@ -69,7 +69,8 @@ class TarParser:
 
     Args:
         shard: Name or URL for messages.
-        link_bytes: Bytes of the archive that are kept, so that a hard link finds its target; 0 keeps nothing.
+        link_bytes: Bytes of the archive that are kept, so that a hard link finds its target; 0 keeps nothing,
+            for archives that have no links (the answer to a get-batch).
 
     Memory: the member that is arriving, the piece, and ``link_bytes``.
 
@@ -82,9 +83,9 @@ class TarParser:
 
     # fmt: off
     __slots__ = (
-        "_at", "_broken", "_garbage", "_global", "_kind", "_link_bytes", "_missing", "_name", "_offset",
-        "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at", "_zero_blocks",
-        "shard", "unterminated",
+        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_name",
+        "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at",
+        "_zero_blocks", "shard", "unterminated",
     )
     # fmt: on
 
@@ -106,6 +107,7 @@ class TarParser:
         # Two generations of what hard links may point to, so that a member costs one assignment and hardly
         # any bookkeeping; None is a symbolic link, a folder and the like.
         self._link_bytes = link_bytes
+        self._kept_bytes = LINK_MEMBER_BYTES if link_bytes else -1
         self._recent: dict[str, Member | None] = {}
         self._older: dict[str, Member | None] = {}
         self._turn_at = link_bytes // 2  # where the next generation begins, by the archive's own bytes
@@ -242,7 +244,7 @@ class TarParser:
             # tuple.__new__ takes half the time of Member(...), which is a Python function
             member = tuple.__new__(Member, (name, payload, self._at))
             done.append(member)
-            if self._size <= LINK_MEMBER_BYTES:
+            if self._size <= self._kept_bytes:
                 self._remember(name, member)
             return
         if self._kind == ord("L"):

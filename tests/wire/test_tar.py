@@ -6,8 +6,11 @@ import io
 import itertools
 import pickle
 import random
+import shutil
+import subprocess
 import tarfile
 import tracemalloc
+from typing import TYPE_CHECKING
 
 import pytest
 import tars
@@ -17,6 +20,9 @@ from hypothesis import strategies as st
 from aisdatapipes.model.errors import ConfigError, CorruptShard
 from aisdatapipes.wire.tar import END, LINK_BYTES, LINK_MEMBER_BYTES, Member, TarParser, entry, members
 from aisdatapipes.wire.tar_header import octal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CASES = tars.cases()
 HOSTILE = tars.hostile()
@@ -258,6 +264,71 @@ def test_an_unmarked_end_is_reported_once() -> None:
     assert [URL] == told
     assert [] == list(members([END], URL, on_unterminated=told.append))
     assert [URL] == told
+
+
+TAR = shutil.which("tar")
+GNU_TAR = (
+    TAR is not None
+    and "GNU tar" in subprocess.run([TAR, "--version"], capture_output=True, text=True, check=True).stdout
+)
+needs_gnu_tar = pytest.mark.skipif(not GNU_TAR, reason="the program tar is not GNU tar")
+
+
+@needs_gnu_tar
+@pytest.mark.parametrize(
+    "options", ["--format=v7", "--format=ustar", "--format=gnu", "--format=oldgnu", "--format=posix"]
+)
+def test_what_gnu_tar_packs(tmp_path: Path, options: str) -> None:
+    """Every format of GNU tar gives the files of the folder, hard links among them, in the order they were packed."""
+    wanted = {f"./d/{size}.bin": tars.content(size, size) for size in tars.SIZES}
+    if options not in ("--format=v7", "--format=ustar"):
+        wanted |= {"./" + "long" * 40 + ".jpg": b"long", "./d/" + "ü" * 60 + ".jpg": b"u"}
+    (tmp_path / "d").mkdir()
+    for name, data in wanted.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "d/soft.jpg").symlink_to("1.bin")
+    for name in list(wanted)[3:]:
+        link = name.removesuffix(".bin").removesuffix(".jpg") + ".z"
+        (tmp_path / link).hardlink_to(tmp_path / name)
+        wanted[link] = wanted[name]
+    packed = subprocess.run(
+        ["tar", "-c", options, "--sort=name", "-C", tmp_path, "."], capture_output=True, check=True
+    )
+    got, unterminated = read(cut(packed.stdout, 10240))
+    assert (sorted(wanted.items()), False) == (sorted(files(got)), unterminated)
+
+
+@needs_gnu_tar
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--format=gnu",
+        "--format=posix --sparse-version=0.0",
+        "--format=posix --sparse-version=0.1",
+        "--format=posix --sparse-version=1.0",
+    ],
+)
+def test_sparse_files_of_gnu_tar(tmp_path: Path, options: str) -> None:
+    """A file that GNU tar packs as sparse is an error that says how to pack it."""
+    with (tmp_path / "s.bin").open("wb") as file:
+        file.truncate(1 << 20)
+    packed = subprocess.run(
+        ["tar", "-cS", *options.split(), "-C", tmp_path, "s.bin"], capture_output=True, check=True
+    )
+    got, outcome = read([packed.stdout])
+    assert [] == got
+    assert "pack it without --sparse" in str(outcome)
+
+
+@needs_gnu_tar
+def test_gnu_tar_reads_entries(tmp_path: Path) -> None:
+    """What ``entry`` writes is unpacked by GNU tar."""
+    wanted = {"a.txt": b"A" * 600, "d/" + "n" * 150: b"N", "ü.jpg": b""}
+    archive = b"".join(entry(name, data) for name, data in wanted.items()) + END
+    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
+    assert wanted == {
+        str(file.relative_to(tmp_path)): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()
+    }
 
 
 def linked(between: bytes) -> bytes:
