@@ -1,0 +1,211 @@
+"""What all tests share: the two servers, a bucket for each test, and the proof that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aistore.sdk import Bucket, Client
+
+from aisdatapipes.devserver import DevCluster
+from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store import pool
+from tests.cluster import LocalCluster, aisnode
+
+LEGS = ("embedded", "real")
+REASON = "no AIS_ENDPOINT and no aisnode on PATH"
+# Seconds that a thread may take to end by itself: the engine's linger (2 s) and some more.
+PATIENCE = 8.0
+
+
+@dataclass
+class Server:
+    """A cluster under test."""
+
+    leg: str
+    endpoint: str
+    embedded: DevCluster | None = None
+    config: ClientConfig = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.config = ClientConfig(self.endpoint)
+
+    def client(self) -> Client:
+        return Client(self.endpoint, max_pool_size=32)
+
+
+@dataclass
+class TestBucket:
+    """A bucket of one test."""
+
+    server: Server
+    name: str
+    sdk: Bucket
+
+    __test__ = False
+
+    @property
+    def url(self) -> str:
+        return f"ais://{self.name}/"
+
+    @property
+    def endpoint(self) -> str:
+        return self.server.endpoint
+
+    def put(self, name: str, data: bytes) -> None:
+        if self.server.embedded is not None:
+            self.server.embedded.put(self.name, name, data)
+        else:
+            self.sdk.object(name).get_writer().put_content(data)
+
+    def fill(self, objects: dict[str, bytes]) -> dict[str, bytes]:
+        for name, data in objects.items():
+            self.put(name, data)
+        return objects
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[Server]:
+    with DevCluster(targets=3) as cluster:
+        yield Server("embedded", cluster.endpoint, cluster)
+
+
+@pytest.fixture(scope="session")
+def real_server() -> Iterator[Server]:
+    if endpoint := os.environ.get("AIS_ENDPOINT"):
+        yield Server("real", endpoint)
+    elif aisnode() is None:
+        pytest.skip(REASON)
+    else:
+        with LocalCluster(targets=3) as cluster:
+            yield Server("real", cluster.endpoint)
+
+
+@pytest.fixture(params=[pytest.param(leg, marks=getattr(pytest.mark, leg)) for leg in LEGS])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each test that asks for it runs against the embedded cluster and against a real one."""
+    return request.getfixturevalue(f"{request.param}_server")
+
+
+@pytest.fixture
+def bucket(server: Server) -> Iterator[TestBucket]:
+    """A new bucket on either server."""
+    yield from _new_bucket(server)
+
+
+@pytest.fixture
+def embedded_bucket(embedded_server: Server) -> Iterator[TestBucket]:
+    """A new bucket on the embedded cluster, for what a real one cannot be made to do."""
+    yield from _new_bucket(embedded_server)
+
+
+def _new_bucket(server: Server) -> Iterator[TestBucket]:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    sdk = server.client().bucket(name).create()
+    yield TestBucket(server, name, sdk)
+    sdk.delete(missing_ok=True)
+
+
+# ---- nothing is left behind
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test ends with the threads, children, sockets and shared memory that it began with."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server")  # its threads were there before
+    if "embedded_server" in request.fixturenames or "embedded_bucket" in request.fixturenames:
+        request.getfixturevalue("embedded_server")
+    before = _possessions()
+    yield
+    pool.close_all()
+    gc.collect()
+    end = time.monotonic() + PATIENCE
+    while (left := _left(before)) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.05)
+    assert not left
+
+
+def _left(before: dict[str, set[str]]) -> dict[str, set[str]]:
+    now = _possessions()
+    return {what: now[what] - before[what] for what in now if now[what] - before[what]}
+
+
+def _possessions() -> dict[str, set[str]]:
+    return {
+        "threads": {f"{thread.name} {thread.ident}" for thread in threading.enumerate() if _ours(thread)},
+        "children": _children(),
+        "shared memory": {path.name for path in Path("/dev/shm").iterdir()},
+    }
+
+
+def _ours(thread: threading.Thread) -> bool:
+    # pytest-timeout's, and the pool of the embedded cluster, which lives as long as the session.
+    return not thread.name.startswith(("pytest_timeout", "asyncio_", "Tqdm", "tqdm"))
+
+
+def _children() -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, rest = path.read_text().rsplit(")", 1)
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        # Helpers of multiprocessing stay for the life of the process by design.
+        if parent == str(os.getpid()) and state != "Z" and not _is_helper(path):
+            found.add(f"{path.parent.name} {name.partition('(')[2]}")
+    return found
+
+
+def _is_helper(stat: Path) -> bool:
+    try:
+        command = (stat.parent / "cmdline").read_bytes()
+    except OSError:
+        return True
+    return b"resource_tracker" in command or b"forkserver" in command or b"aisnode" in command
+
+
+# ---- who ran
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The last lines say which servers the tests ran against, and how many each."""
+    passed = terminalreporter.stats.get("passed", [])
+    counts = {leg: sum(1 for report in passed if leg in report.keywords) for leg in LEGS}
+    write = terminalreporter.write_line
+    write("")
+    write(f"embedded cluster: {counts['embedded']} tests passed")
+    if os.environ.get("AIS_ENDPOINT") or aisnode():
+        write(f"real AIStore ({_version()}): {counts['real']} tests passed")
+    else:
+        write(f"real AIStore: SKIPPED, {REASON}: these tests say nothing about a real server", red=True, bold=True)
+    write(f"no server needed: {len(passed) - sum(counts.values())} tests passed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses a server by a fixture of one leg only carries that leg's mark."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "embedded_server" in names or "embedded_bucket" in names:
+            item.add_marker(pytest.mark.embedded)
+        if "real_server" in names:
+            item.add_marker(pytest.mark.real)
+
+
+def _version() -> str:
+    if os.environ.get("AIS_ENDPOINT"):
+        return os.environ["AIS_ENDPOINT"]
+    program = aisnode()
+    answer = subprocess.run([str(program), "version"], capture_output=True, text=True, check=False, timeout=30)
+    return " ".join((answer.stdout + answer.stderr).split()[:2])
