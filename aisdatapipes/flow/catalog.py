@@ -45,7 +45,8 @@ class Catalog:
         """The listing; at most one of the processes of a job makes it."""
         with self._lock:
             if self._listing is None:
-                self._listing = self._shared(meter) if self._is_worker() else self._made(meter)
+                # Workers may have made it already, whoever is asking now.
+                self._listing = self._from_file() or (self._shared(meter) if self._is_worker() else self._made(meter))
             return self._listing
 
     def part(self, keep: slice) -> Catalog:
@@ -68,16 +69,22 @@ class Catalog:
 
     def _shared(self, meter: Meter) -> Listing:
         with _locked(self._path.with_suffix(".lock")):
-            with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-                found = pickle.load(file)  # noqa: S301 - written by a sibling, mode 600
-                if isinstance(found, Listing):
-                    return found
-            listing = self._made(meter)
-            written = self._path.with_suffix(".new")
-            with open(written, "wb", opener=_private) as file:
-                pickle.dump(listing, file, protocol=pickle.HIGHEST_PROTOCOL)
-            written.rename(self._path)
-            return listing
+            found = self._from_file()  # a sibling was faster
+            if found is None:
+                found = self._made(meter)
+                written = self._path.with_suffix(".new")
+                with open(written, "wb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+                    pickle.dump(found, file, protocol=pickle.HIGHEST_PROTOCOL)
+                written.rename(self._path)
+            return found
+
+    def _from_file(self) -> Listing | None:
+        try:
+            with self._path.open("rb") as file:
+                found = pickle.load(file)  # noqa: S301 - written by a process of this job, mode 600
+        except FileNotFoundError:
+            return None
+        return found if isinstance(found, Listing) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

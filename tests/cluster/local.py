@@ -86,7 +86,7 @@ class LocalCluster:
         """Public address of a node: ``p1``, ``t2``."""
         return f"{'https' if self._tls else 'http'}://{PUBLIC}:{self._ports[name]}"
 
-    def __enter__(self) -> LocalCluster:
+    def __enter__(self) -> LocalCluster:  # noqa: PYI034
         try:
             for address in (CONTROL, DATA):
                 _have_address(address)
@@ -121,7 +121,7 @@ class LocalCluster:
         with (root / "stdio").open("ab") as out:
             self._running[name] = subprocess.Popen(
                 argv, env=env, cwd=root, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                preexec_fn=_many_files,
+                preexec_fn=_many_files,  # noqa: PLW1509 - it only raises a limit
             )  # fmt: skip
 
     def signal(self, name: str, number: int) -> None:
