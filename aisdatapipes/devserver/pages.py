@@ -101,9 +101,9 @@ def _flat(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) ->
 
 
 def _shard_of(bucket: Bucket, after: str) -> str | None:
-    """The archive that a token names a member of."""
+    """The archive that a token names, or names a member of: its members are still to come."""
     parts = after.split("/")
-    candidates = ("/".join(parts[:end]) for end in range(1, len(parts)))
+    candidates = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
     return next((name for name in candidates if archives.is_archive(name) and name in bucket.objects), None)
 
 
