@@ -65,7 +65,7 @@ def http_to():
 
 def followed(connect, endpoint, method, target, body=None, **headers):
     """The reply after one redirect."""
-    first = connect(endpoint)(method, target, **headers)
+    first = connect(endpoint)(method, target, body, **headers)
     if first.status not in (301, 307):
         return first
     parts = urlsplit(first.headers["Location"])

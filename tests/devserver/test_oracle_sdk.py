@@ -105,7 +105,10 @@ def test_missing(bucket):
         read(bucket, "nope")
 
 
-@pytest.mark.parametrize(("asked", "content"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-3", b"789"), ("bytes=8-99", b"89")])
+@pytest.mark.parametrize(
+    ("asked", "content"),
+    [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-3", b"789"), ("bytes=8-99", b"89")],
+)
 def test_ranges(bucket, asked, content):
     """A range is the bytes it says, cut at the end of the object."""
     put(bucket, "x", b"0123456789")
@@ -177,7 +180,9 @@ def test_pages_of_archives(bucket, cluster, page_size):
     cluster.put("bk", "s1.tar", tar_of({"2": b"", "1": b""}))
     cluster.put("bk", "s2.tar", tar_of({"x/1": b"1"}))
     entries = bucket.list_all_objects(page_size=page_size, flags=[ListObjectFlag.ARCH_DIR])
-    assert ["a.txt", "s1.tar", "s1.tar/1", "s1.tar/2", "s2.tar", "s2.tar/x/1"] == [entry.name for entry in entries]
+    assert ["a.txt", "s1.tar", "s1.tar/1", "s1.tar/2", "s2.tar", "s2.tar/x/1"] == [
+        entry.name for entry in entries
+    ]
 
 
 def test_batch_streaming(client, bucket):
@@ -246,7 +251,10 @@ def test_summary(bucket):
     """A summary has number and bytes."""
     put(bucket, "a", b"12345")
     summary = bucket.summary()
-    assert ("1", "5") == (summary["obj_count"]["obj_count_present"], summary["total_size"]["size_all_present_objs"])
+    assert ("1", "5") == (
+        summary["obj_count"]["obj_count_present"],
+        summary["total_size"]["size_all_present_objs"],
+    )
 
 
 def test_namespace(client, cluster):
@@ -290,7 +298,10 @@ def test_token():
 
 def test_https(monkeypatch):
     """With TLS the certificate is good for whoever trusts the cluster's authority."""
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # `requests` lets them win over what a client says
+    for variable in (
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+    ):  # `requests` lets them win over what a client says
         monkeypatch.delenv(variable, raising=False)
     with DevCluster(tls=True) as cluster:
         bucket = Client(cluster.endpoint, ca_cert=cluster.ca_file).bucket("bk").create()
