@@ -45,9 +45,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _say(cluster: DevCluster, *, demo: bool) -> None:
+    targets = len(cluster.map.targets)
     lines = [
         cluster.endpoint,
-        f"An AIStore-compatible cluster of {len(cluster.map.targets)} targets, in memory, on this machine only.",
+        f"An AIStore-compatible cluster of {targets} targets, in memory, on this machine only.",
         f"    export AIS_ENDPOINT={cluster.endpoint}",
     ]
     if cluster.ca_file:

@@ -7,8 +7,8 @@
 
 A fault strikes a request of its operation whose subject, ``bucket/name`` or else the path, the regular
 expression ``match`` finds. Operations are the keys of ``cluster.requests``: at the proxy ``map health buckets
-list create destroy head-bucket redirect redirect-batch``, at targets ``get head put delete patch batch``, and the
-names of control messages.
+list create destroy head-bucket redirect redirect-batch``, at targets ``get head put delete patch batch``, and
+the names of control messages.
 """
 
 from __future__ import annotations

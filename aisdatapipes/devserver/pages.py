@@ -37,8 +37,9 @@ def page_of(bucket: Bucket, options: ListOptions, location: Callable[[str], str]
     size = options.page_size or listing.PAGE_SIZE
     entries = [entry for entry, _ in zip(found, range(size), strict=False)]
     token = entries[-1].name if len(entries) == size else ""
-    if options.flags & listing.NO_RECURSION:
-        entries.sort(key=lambda entry: not entry.flags & listing.DIRECTORY)  # folders come first
+    if options.flags & (listing.NO_RECURSION | listing.ARCH_DIR):
+        # Within a page all are in the order of their names: "a.tar", "a.tar.idx", "a.tar/member".
+        entries.sort(key=lambda entry: entry.name.encode("utf-8", "surrogateescape"))
     return Page(entries, token)
 
 
@@ -84,7 +85,7 @@ def _flat(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) ->
     inside = options.flags & listing.ARCH_DIR
     shard = _shard_of(bucket, after) if inside else None
     if shard is not None:  # the page before ended within this archive
-        yield from (entry for entry in _members(bucket, shard, filled) if entry.name > after)
+        yield from (entry for entry in _members(bucket, shard) if entry.name > after)
         after = shard
     for position in bucket.span(prefix, after):
         name = keys[position].decode("utf-8", "surrogateescape")
@@ -95,7 +96,7 @@ def _flat(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) ->
         if inside and archives.is_archive(name):
             entry.flags |= listing.ARCHIVE
             yield entry
-            yield from _members(bucket, name, filled)
+            yield from _members(bucket, name)
         else:
             yield entry
 
@@ -107,13 +108,13 @@ def _shard_of(bucket: Bucket, after: str) -> str | None:
     return next((name for name in candidates if archives.is_archive(name) and name in bucket.objects), None)
 
 
-def _members(bucket: Bucket, name: str, filled: _Filled) -> Iterator[Entry]:
+def _members(bucket: Bucket, name: str) -> Iterator[Entry]:
     found = archives.members_of(bucket.objects[name], name)
     for full, content in sorted(
         (posixpath.normpath(f"{name}/{member}"), content) for member, content in found
     ):
         flags = listing.CACHED | listing.IN_ARCHIVE
-        yield Entry(full, size=len(content) if filled.size else 0, flags=flags)
+        yield Entry(full, size=len(content), flags=flags)  # the size always, whatever was asked for
 
 
 def _folders(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) -> Iterator[Entry]:
@@ -125,7 +126,7 @@ def _folders(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled)
         folder, slash, _ = name[len(prefix) :].partition("/")
         if slash:
             after = prefix + folder + "/"
-            yield Entry(after, flags=listing.CACHED | listing.DIRECTORY)
+            yield Entry(after, flags=listing.DIRECTORY)
         else:
             after = name
             yield filled.entry(name, bucket.objects[name])

@@ -144,6 +144,8 @@ def test_archive(bucket):
         read(bucket, "s.tar", archive_config=ArchiveConfig(archpath="nope"))
     entries = bucket.list_all_objects(prefix="s.tar", flags=[ListObjectFlag.ARCH_DIR], props="name,size")
     listed = {entry.name: entry.size for entry in entries}
+    # In the order of their names: "." comes before "/".
+    assert ["s.tar", "s.tar.idx", "s.tar/a/1.cls", "s.tar/b/1.jpg", "s.tar/b/2.jpg"] == list(listed)
     assert {"s.tar/a/1.cls": 2, "s.tar/b/1.jpg": 1, "s.tar/b/2.jpg": 1} == {
         name: size for name, size in listed.items() if name.startswith("s.tar/")
     }

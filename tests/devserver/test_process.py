@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,15 +18,19 @@ from aisdatapipes.devserver import DevCluster, DevProcess
 PATIENCE = 15  # seconds; a process that needs longer to start or to end hangs
 
 
+DESCRIPTORS = Path("/proc/self/fd")
+
+
 def sockets():
-    """File descriptors of this process that are sockets."""
-    found = 0
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
-        except OSError:
-            continue  # closed since
-    return found
+    """How many of this process' file descriptors are sockets."""
+    return sum(is_socket(descriptor) for descriptor in DESCRIPTORS.iterdir())
+
+
+def is_socket(descriptor):
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except OSError:
+        return False  # closed since
 
 
 def connected(endpoint):
@@ -35,7 +40,7 @@ def connected(endpoint):
     return connection
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors as Linux shows them")
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="counts descriptors as Linux shows them")
 def test_nothing_is_left():
     """After a stop there are as many threads and sockets as before, with clients still connected."""
     gc.collect()
