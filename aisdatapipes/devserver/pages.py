@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aisdatapipes.devserver import archives
+from aisdatapipes.devserver.buckets import span
 from aisdatapipes.devserver.refusals import Refused
 from aisdatapipes.wire import listing
 from aisdatapipes.wire.listing import Entry, ListOptions, Page
@@ -87,7 +88,7 @@ def _flat(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) ->
     if shard is not None:  # the page before ended within this archive
         yield from (entry for entry in _members(bucket, shard) if entry.name > after)
         after = shard
-    for position in bucket.span(prefix, after):
+    for position in span(keys, prefix, after):
         name = keys[position].decode("utf-8", "surrogateescape")
         stored = bucket.objects.get(name)
         if stored is None:
@@ -120,17 +121,17 @@ def _members(bucket: Bucket, name: str) -> Iterator[Entry]:
 def _folders(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) -> Iterator[Entry]:
     """Objects up to the next slash, and folders."""
     keys, after = bucket.keys(), max(options.token, options.start_after)
-    span = bucket.span(prefix, after)
-    while span:
-        name = keys[span[0]].decode("utf-8", "surrogateescape")
+    while left := span(keys, prefix, after):
+        name = keys[left[0]].decode("utf-8", "surrogateescape")
         folder, slash, _ = name[len(prefix) :].partition("/")
         if slash:
             after = prefix + folder + "/"
             yield Entry(after, flags=listing.DIRECTORY)
         else:
             after = name
-            yield filled.entry(name, bucket.objects[name])
-        span = bucket.span(prefix, after)
+            stored = bucket.objects.get(name)
+            if stored is not None:
+                yield filled.entry(name, stored)
 
 
 def page_in_json(page: Page) -> bytes:

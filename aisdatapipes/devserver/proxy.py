@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import secrets
 import time
@@ -130,6 +131,8 @@ async def _buckets(state: State, node: Node, call: Call) -> Reply:
         return _created(state, call, name)
     if call.operation == "buckets":
         return _bucket_list(state, call)
+    if call.operation == "list":
+        return await _page(state, bucket_of(state, node, call, name), call)
     run = _ACTIONS.get((call.method, action))
     if run is not None:
         return run(state, bucket_of(state, node, call, name), call, value if isinstance(value, dict) else {})
@@ -168,13 +171,14 @@ def _bucket_head(bucket: Bucket, call: Call) -> Reply:
     return Reply(200, [*headers, ("Ais-Bucket-Summ", summary)])
 
 
-def _page(state: State, bucket: Bucket, call: Call, _value: Value) -> Reply:
+async def _page(state: State, bucket: Bucket, call: Call) -> Reply:
     try:
         options = decoded_list(call.body)
     except Malformed as error:
         raise Refused(400, str(error)) from None
     call.token = options.token or options.start_after
-    page = pages.page_of(bucket, options, state.location)
+    # Long pages take a while: not in the loop that serves everybody.
+    page = await asyncio.to_thread(pages.page_of, bucket, options, state.location)
     page.uuid = options.uuid or secrets.token_urlsafe(6)
     if "msgpack" in call.headers.get("Accept", ""):
         return Reply(200, [("Content-Type", "application/msgpack")], encoded_page(page))
@@ -183,7 +187,6 @@ def _page(state: State, bucket: Bucket, call: Call, _value: Value) -> Reply:
 
 # What can be done with a bucket that is there.
 _ACTIONS: dict[tuple[str, str], Callable[[State, Bucket, Call, Value], Reply]] = {
-    ("GET", "list"): _page,
     ("GET", "summary-bck"): jobs.summary,
     ("POST", "copy-bck"): jobs.copied,
     ("POST", "index-shard"): jobs.indexed,
