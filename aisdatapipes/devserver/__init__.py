@@ -1,7 +1,7 @@
 """A cluster on loopback that answers like AIStore: for demos, and for tests without a cluster.
 
-`DevCluster` runs in a thread of this process, `DevProcess` in a process of its own. Everything is in memory, and
-only this machine can reach it.
+`DevCluster` runs in a thread of this process, `DevProcess` in a process of its own. Everything is in memory,
+and only this machine can reach it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -15,8 +16,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main(arguments: list[str] | None = None) -> int:
     """Serves until it is told to end; the first line it prints is the endpoint."""
     options = _options(arguments)
-    # Before any thread starts, so that the signals wait for `sigwait` and nothing else hears of them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    ended, end = os.pipe()
+    os.set_blocking(end, False)
+    # The kernel may hand a signal to any thread: what reaches the main one for sure is a byte in this pipe.
+    signal.set_wakeup_fd(end)
+    for number in _SIGNALS:
+        signal.signal(number, lambda _number, _frame: None)
     make = DevCluster.demo if options.demo else DevCluster
     try:
         cluster = make(targets=options.targets, tls=options.tls, token=options.token, port=options.port).start()
@@ -25,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     _say(cluster, demo=options.demo)
     if options.until_eof:
-        threading.Thread(target=_end_with_input, daemon=True).start()
-    signal.sigwait(_SIGNALS)
+        threading.Thread(target=_end_with_input, args=(end,), daemon=True).start()
+    os.read(ended, 1)
     cluster.stop()
     return 0
 
@@ -43,9 +48,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _say(cluster: DevCluster, *, demo: bool) -> None:
+    targets = len(cluster.map.targets)
     lines = [
         cluster.endpoint,
-        f"An AIStore-compatible cluster of {len(cluster.map.targets)} targets, in memory, on this machine only.",
+        f"An AIStore-compatible cluster of {targets} targets, in memory, on this machine only.",
         f"    export AIS_ENDPOINT={cluster.endpoint}",
     ]
     if cluster.ca_file:
@@ -56,9 +62,9 @@ def _say(cluster: DevCluster, *, demo: bool) -> None:
     sys.stdout.flush()
 
 
-def _end_with_input() -> None:
-    sys.stdin.read()
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+def _end_with_input(end: int) -> None:
+    sys.stdin.buffer.read()
+    os.write(end, b"\0")
 
 
 if __name__ == "__main__":

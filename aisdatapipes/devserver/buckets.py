@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
@@ -51,8 +52,10 @@ class Bucket:
         self.provider, self.namespace, self.name = provider, namespace, name
         self.objects: dict[str, Stored] = {}
         self.created_ns = time.time_ns()
-        self._keys: list[bytes] = []
-        self._in_order = True
+        # Tests put while the server's thread lists.
+        self._lock = threading.Lock()
+        self._sorted: list[bytes] = []
+        self._new: list[bytes] = []
 
     def __str__(self) -> str:
         return printed_bucket(self.provider, self.namespace, self.name)
@@ -63,44 +66,53 @@ class Bucket:
 
     def put(self, name: str, data: bytes, custom: dict[str, str] | None = None, *, cold: bool = False) -> Stored:
         """The new version, stored."""
-        before = self.objects.get(name)
-        stored = Stored(data, before.version + 1 if before else 1, custom or {}, cold)
-        self.objects[name] = stored
-        if before is None:
-            self._keys.append(name.encode("utf-8", "surrogateescape"))
-            self._in_order = False
-        return stored
+        with self._lock:
+            before = self.objects.get(name)
+            stored = Stored(data, before.version + 1 if before else 1, custom or {}, cold)
+            self.objects[name] = stored
+            if before is None:
+                self._new.append(_key(name))
+            return stored
 
     def delete(self, name: str) -> bool:
         """Whether it was there."""
-        if self.objects.pop(name, None) is None:
-            return False
-        keys = self.keys()
-        del keys[bisect_left(keys, name.encode("utf-8", "surrogateescape"))]
-        return True
+        with self._lock:
+            if self.objects.pop(name, None) is None:
+                return False
+            keys = self._in_order()
+            at = bisect_left(keys, _key(name))
+            self._sorted = keys[:at] + keys[at + 1 :]
+            return True
 
     def keys(self) -> list[bytes]:
-        """All names in their bytewise order; not a copy."""
-        if not self._in_order:
-            self._keys.sort()  # nearly free where names came in order
-            self._in_order = True
-        return self._keys
+        """All names in their bytewise order; a list that nobody changes any more."""
+        with self._lock:
+            return self._in_order()
 
-    def span(self, prefix: str, after: str) -> range:
-        """Positions in `keys` of the names that begin with ``prefix`` and come after ``after``.
+    def _in_order(self) -> list[bytes]:
+        if self._new:
+            self._sorted = sorted(self._sorted + self._new)  # nearly free where names came in order
+            self._new = []
+        return self._sorted
 
-        A text ``after`` that ends with a slash is a folder: everything in it counts as passed.
-        """
-        keys, start = self.keys(), prefix.encode("utf-8", "surrogateescape")
-        first = bisect_left(keys, start)
-        if after:
-            passed = after.encode("utf-8", "surrogateescape")
-            first = max(
-                first,
-                bisect_left(keys, _beyond(passed)) if after.endswith("/") else bisect_right(keys, passed),
-            )
-        end = bisect_left(keys, _beyond(start)) if start.rstrip(b"\xff") else len(keys)
-        return range(first, max(first, end))
+
+def span(keys: list[bytes], prefix: str, after: str) -> range:
+    """Positions of the names that begin with ``prefix`` and come after ``after``.
+
+    A text ``after`` that ends with a slash is a folder: everything in it counts as passed.
+    """
+    start = _key(prefix)
+    first = bisect_left(keys, start)
+    if after:
+        passed = _key(after)
+        beyond = bisect_left(keys, _beyond(passed)) if after.endswith("/") else bisect_right(keys, passed)
+        first = max(first, beyond)
+    end = bisect_left(keys, _beyond(start)) if start.rstrip(b"\xff") else len(keys)
+    return range(first, max(first, end))
+
+
+def _key(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _beyond(prefix: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A request as the nodes see it, and a reply before it becomes bytes: values, so that answers are functions."""
+"""A request as nodes see it, and a reply before it becomes bytes: values, so that answers are functions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Call:
         operation: The kind of request, by which faults and counters go.
         subject: ``bucket/name``, or else the path.
         token: Of a listing: what its page begins after.
+        body: What was read, once `message` was asked for.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Call:
     operation: str = ""
     subject: str = ""
     token: str = ""
+    body: bytes = b""
 
     def __post_init__(self) -> None:
         pairs = parse_qsl(self.raw_query, keep_blank_values=True, errors="surrogateescape")
@@ -71,7 +73,7 @@ class Call:
 
     async def message(self) -> dict[str, Any]:
         """The control message in the body; its keys in lower case, as the server does not mind the case."""
-        body = await self.read()
+        self.body = body = await self.read()
         try:
             found = json.loads(body)
         except ValueError as error:

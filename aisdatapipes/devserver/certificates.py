@@ -1,7 +1,7 @@
 """A certificate for loopback, made at start and forgotten at the end.
 
-`trustme` makes it: a small library for just this, kept by the authors of trio. It needs no ``openssl`` program,
-which slim container images do not have.
+`trustme` makes it: a small library for just this, kept by the authors of trio. It needs no ``openssl``
+program, which slim container images do not have.
 """
 
 from __future__ import annotations

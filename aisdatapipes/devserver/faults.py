@@ -5,10 +5,10 @@
     cluster.faults.add("status", "get", match="bk/a", times=2, status=503, retry_after=1)
     cluster.faults.add("cut", share=0.1, after=1000)
 
-A fault strikes a request of its operation whose subject, ``bucket/name`` or else the path, the regular expression
-``match`` finds. Operations are the keys of ``cluster.requests``: at the proxy ``map health buckets list create
-destroy head-bucket redirect redirect-batch``, at targets ``get head put delete patch batch``, and the names of
-control messages.
+A fault strikes a request of its operation whose subject, ``bucket/name`` or else the path, the regular
+expression ``match`` finds. Operations are the keys of ``cluster.requests``: at the proxy ``map health buckets
+list create destroy head-bucket redirect redirect-batch``, at targets ``get head put delete patch batch``, and
+the names of control messages.
 """
 
 from __future__ import annotations
@@ -122,16 +122,12 @@ class Faults:
         return fault.share >= 1 or self._random.random() < fault.share
 
 
-# What each kind does. Those "instead" give the reply without doing what was asked; the others change the reply.
+# What each kind does. Those "instead" give the reply without doing what was asked; others change it.
 
 
 def _status(options: Options) -> Reply:
     headers = [("Retry-After", str(options["retry_after"]))] if options["retry_after"] is not None else []
     raise Refused(options["status"], options["message"], headers=headers)
-
-
-def _reset(options: Options) -> Reply:
-    return Reply(body=b"\0" * (options["after"] or 0), delivery=Delivery(reset=True, cut_after=options["after"]))
 
 
 def _refuse_batch(options: Options) -> Reply:
@@ -148,6 +144,10 @@ def _same(reply: Reply, _options: Options, _call: Call, _state: State) -> Reply:
 
 def _drip(reply: Reply, options: Options, _call: Call, _state: State) -> Reply:
     return replace(reply, delivery=Delivery(pause=options["seconds"], piece=options["piece"]))
+
+
+def _reset(reply: Reply, options: Options, _call: Call, _state: State) -> Reply:
+    return replace(reply, delivery=Delivery(reset=True, cut_after=options["after"]))
 
 
 def _cut(reply: Reply, options: Options, _call: Call, _state: State) -> Reply:
@@ -248,23 +248,26 @@ KINDS: Mapping[str, Kind] = {
         instead=_status,
     ),
     "delay": Kind("get", "answers so many seconds later", {"seconds": 0.2}, _same),
-    "drip": Kind("get", "sends pieces of so many bytes, with seconds between", {"seconds": 0.01, "piece": 1024}, _drip),
+    "drip": Kind(
+        "get", "sends pieces of so many bytes, with seconds between", {"seconds": 0.01, "piece": 1024}, _drip
+    ),
     "cut": Kind("get", "closes after so many bytes of the body", {"after": 0}, _cut),
     "wrong_length": Kind("get", "promises so many bytes more, or fewer", {"by": 1}, _wrong_length),
     "corrupt": Kind("get", "flips a bit of one byte, by default of the middle one", {"at": None}, _corrupt),
     "reset": Kind(
-        "get",
-        "resets the connection, at once or after so many bytes of a body",
-        {"after": None},
-        instead=_reset,
+        "get", "does it and resets the connection, after so many bytes of the reply", {"after": None}, _reset
     ),
-    "idle_close": Kind("get", "closes the idle connection so many seconds later", {"seconds": 0.0}, _idle_close),
+    "idle_close": Kind(
+        "get", "closes the idle connection so many seconds later", {"seconds": 0.0}, _idle_close
+    ),
     "redirect_loop": Kind("redirect", "redirects to the proxy, again and again", {}, _redirect_loop),
     "redirect_elsewhere": Kind(
         "redirect", "redirects out of the cluster", {"url": "http://127.0.0.1:9"}, _redirect_elsewhere
     ),
     "stale_map": Kind("map", "gives an older map, without one of the targets", {"without": 0}, _stale_map),
-    "batch_short": Kind("batch", "leaves out the last members, without saying so", {"count": 1}, _batch_short),
+    "batch_short": Kind(
+        "batch", "leaves out the last members, without saying so", {"count": 1}, _batch_short
+    ),
     "batch_misordered": Kind("batch", "sends the members backwards", {}, _batch_misordered),
     "empty_page": Kind("list", "gives an empty page with a token", {}, _empty_page),
     "refuse_batch": Kind("redirect-batch", "knows no get-batch", {"status": 404}, instead=_refuse_batch),

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from aisdatapipes.devserver.buckets import Bucket
     from aisdatapipes.devserver.state import Job, State
 
+Value = dict[str, Any]  # of a control message
+
 # Verbs of AIStore that this cluster knows by name only.
 UNSUPPORTED = (
     "archive", "copy-listrange", "create-inventory", "create-nbi", "destroy-nbi", "download", "ec-encode",
-    "etl-bck", "etl-listrange", "evict-listrange", "make-n-copies", "move-bck", "prefetch-listrange", "promote",
-    "reset-bprops", "set-bprops", "show-nbi",
+    "etl-bck", "etl-listrange", "evict-listrange", "make-n-copies", "move-bck", "prefetch-listrange",
+    "promote", "reset-bprops", "set-bprops", "show-nbi",
 )  # fmt: skip
 
 
@@ -27,31 +29,31 @@ def described(bucket: Bucket) -> dict[str, Any]:
     return {"name": bucket.name, "provider": bucket.provider, "namespace": {"uuid": uuid, "name": name}}
 
 
-def started(state: State, kind: str, bucket: Bucket, call: Call, value: dict[str, Any]) -> Reply:
-    """The id of a job, which has ended."""
-    if kind == "copy-bck":
-        _copy(state, bucket, call.query.get("bck_to", ""), value)
-    else:
-        prefix = str(value.get("prefix") or "")
-        for name, stored in list(bucket.objects.items()):
-            if name.startswith(prefix) and name.endswith(".tar"):
-                state.indexes[bucket.uname(name)] = shardindex.encoded(stored)
-    return text(state.new_job(kind).id)
+def indexed(state: State, bucket: Bucket, _call: Call, value: Value) -> Reply:
+    """Builds the index of every tar."""
+    prefix = str(value.get("prefix") or "")
+    for name, stored in list(bucket.objects.items()):
+        if name.startswith(prefix) and name.endswith(".tar"):
+            state.indexes[bucket.uname(name)] = shardindex.encoded(stored)
+    return text(state.new_job("index-shard").id)
 
 
-def _copy(state: State, source: Bucket, to: str, value: dict[str, Any]) -> None:
+def copied(state: State, bucket: Bucket, call: Call, value: Value) -> Reply:
+    """Copies all objects to a bucket, which is made if it is not there."""
+    to = call.query.get("bck_to", "")
     parts = to.strip("/").split("/")
     if len(parts) != 3:
         raise Refused(400, f'invalid destination bucket "{to}"')
-    provider, namespace, name = parts[0], "" if parts[1] == "@#" else parts[1], parts[2]
-    into = state.buckets.get(provider, namespace, name) or state.buckets.create(provider, namespace, name)
+    place = parts[0], "" if parts[1] == "@#" else parts[1], parts[2]
+    into = state.buckets.get(*place) or state.buckets.create(*place)
     prepend, prefix = str(value.get("prepend") or ""), str(value.get("prefix") or "")
-    for key, stored in list(source.objects.items()):
-        if key.startswith(prefix) and not value.get("dry_run"):
-            into.put(prepend + key, stored.data, dict(stored.custom))
+    for name, stored in list(bucket.objects.items()):
+        if name.startswith(prefix) and not value.get("dry_run"):
+            into.put(prepend + name, stored.data, dict(stored.custom))
+    return text(state.new_job("copy-bck").id)
 
 
-def deleted(state: State, bucket: Bucket, value: dict[str, Any]) -> Reply:
+def deleted(state: State, bucket: Bucket, _call: Call, value: Value) -> Reply:
     """Deletes the objects that are listed, or that a template or prefix describes."""
     names = value.get("objnames")
     if not names:
@@ -76,7 +78,7 @@ def _of_template(template: str) -> list[str] | None:
     return [f"{found[1]}{number:0{width}}{found[5]}" for number in numbers]
 
 
-def summary(state: State, bucket: Bucket, value: dict[str, Any]) -> Reply:
+def summary(state: State, bucket: Bucket, _call: Call, value: Value) -> Reply:
     """First the id of the job, then what it found."""
     if not value.get("uuid"):
         job = text(state.new_job("summary-bck").id)

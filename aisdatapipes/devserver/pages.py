@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aisdatapipes.devserver import archives
+from aisdatapipes.devserver.buckets import span
 from aisdatapipes.devserver.refusals import Refused
 from aisdatapipes.wire import listing
 from aisdatapipes.wire.listing import Entry, ListOptions, Page
@@ -37,8 +38,9 @@ def page_of(bucket: Bucket, options: ListOptions, location: Callable[[str], str]
     size = options.page_size or listing.PAGE_SIZE
     entries = [entry for entry, _ in zip(found, range(size), strict=False)]
     token = entries[-1].name if len(entries) == size else ""
-    if options.flags & listing.NO_RECURSION:
-        entries.sort(key=lambda entry: not entry.flags & listing.DIRECTORY)  # folders come first
+    if options.flags & (listing.NO_RECURSION | listing.ARCH_DIR):
+        # Within a page all are in the order of their names: "a.tar", "a.tar.idx", "a.tar/member".
+        entries.sort(key=lambda entry: entry.name.encode("utf-8", "surrogateescape"))
     return Page(entries, token)
 
 
@@ -84,9 +86,9 @@ def _flat(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) ->
     inside = options.flags & listing.ARCH_DIR
     shard = _shard_of(bucket, after) if inside else None
     if shard is not None:  # the page before ended within this archive
-        yield from (entry for entry in _members(bucket, shard, filled) if entry.name > after)
+        yield from (entry for entry in _members(bucket, shard) if entry.name > after)
         after = shard
-    for position in bucket.span(prefix, after):
+    for position in span(keys, prefix, after):
         name = keys[position].decode("utf-8", "surrogateescape")
         stored = bucket.objects.get(name)
         if stored is None:
@@ -95,39 +97,39 @@ def _flat(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) ->
         if inside and archives.is_archive(name):
             entry.flags |= listing.ARCHIVE
             yield entry
-            yield from _members(bucket, name, filled)
+            yield from _members(bucket, name)
         else:
             yield entry
 
 
 def _shard_of(bucket: Bucket, after: str) -> str | None:
-    """The archive that a token names a member of."""
+    """The archive that a token names, or names a member of: its members are still to come."""
     parts = after.split("/")
-    candidates = ("/".join(parts[:end]) for end in range(1, len(parts)))
+    candidates = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
     return next((name for name in candidates if archives.is_archive(name) and name in bucket.objects), None)
 
 
-def _members(bucket: Bucket, name: str, filled: _Filled) -> Iterator[Entry]:
+def _members(bucket: Bucket, name: str) -> Iterator[Entry]:
     found = archives.members_of(bucket.objects[name], name)
     for full, content in sorted((posixpath.normpath(f"{name}/{member}"), content) for member, content in found):
         flags = listing.CACHED | listing.IN_ARCHIVE
-        yield Entry(full, size=len(content) if filled.size else 0, flags=flags)
+        yield Entry(full, size=len(content), flags=flags)  # the size always, whatever was asked for
 
 
 def _folders(bucket: Bucket, prefix: str, options: ListOptions, filled: _Filled) -> Iterator[Entry]:
     """Objects up to the next slash, and folders."""
     keys, after = bucket.keys(), max(options.token, options.start_after)
-    span = bucket.span(prefix, after)
-    while span:
-        name = keys[span[0]].decode("utf-8", "surrogateescape")
+    while left := span(keys, prefix, after):
+        name = keys[left[0]].decode("utf-8", "surrogateescape")
         folder, slash, _ = name[len(prefix) :].partition("/")
         if slash:
             after = prefix + folder + "/"
-            yield Entry(after, flags=listing.CACHED | listing.DIRECTORY)
+            yield Entry(after, flags=listing.DIRECTORY)
         else:
             after = name
-            yield filled.entry(name, bucket.objects[name])
-        span = bucket.span(prefix, after)
+            stored = bucket.objects.get(name)
+            if stored is not None:
+                yield filled.entry(name, stored)
 
 
 def page_in_json(page: Page) -> bytes:

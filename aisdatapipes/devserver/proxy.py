@@ -1,7 +1,8 @@
-"""What the proxy answers: the map, buckets and listings itself, everything about objects by a redirect."""
+"""What the proxy answers: map, buckets and listings itself, everything about objects by a redirect."""
 
 from __future__ import annotations
 
+import asyncio
 import html
 import secrets
 import time
@@ -18,7 +19,10 @@ from aisdatapipes.wire.listing import decoded_list, encoded_page
 from aisdatapipes.wire.malformed import Malformed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aisdatapipes.devserver.buckets import Bucket
+    from aisdatapipes.devserver.jobs import Value
     from aisdatapipes.devserver.state import State
     from aisdatapipes.wire.clustermap import Node
 
@@ -56,12 +60,16 @@ async def refine(call: Call) -> None:
 
 async def answer(state: State, node: Node, call: Call) -> Reply:
     """The proxy's reply."""
-    if call.operation == "map":
-        return _map(state, call)
     if call.operation == "health":
         return Reply(200, health(state))
     state.check_token(call)
+    return await _routed(state, node, call)
+
+
+async def _routed(state: State, node: Node, call: Call) -> Reply:
     match call.path.split("/", 3)[1:3]:
+        case ["v1", "daemon"]:
+            return _map(state, call)
         case ["v1", "buckets"]:
             return await _buckets(state, node, call)
         case ["v1", "objects"]:
@@ -118,35 +126,38 @@ async def _buckets(state: State, node: Node, call: Call) -> Reply:
     if call.method not in ("GET", "POST", "DELETE"):
         return _not_allowed("DELETE, GET, HEAD, PATCH, POST")
     message = await call.message()
-    action, value = message.get("action"), message.get("value")
-    match call.method, action:
-        case "GET", "list" if value is None:
-            place_of(call)
-            wanted = PROVIDERS[call.query["provider"]] if call.query.get("provider") else ""
-            return as_json([jobs.described(bucket) for bucket in state.buckets.all(wanted)])
-        case "GET", "list":
-            return await _page(state, bucket_of(state, node, call, name), call)
-        case "GET", "summary-bck":
-            return jobs.summary(state, bucket_of(state, node, call, name), value or {})
-        case "POST", "create-bck":
-            provider, namespace = place_of(call)
-            if provider != "ais":
-                raise unsupported(f"cannot create {provider} bucket {name}")
-            state.buckets.create(provider, namespace, name)
-            return Reply()
-        case "POST", ("copy-bck" | "index-shard") as job:
-            return jobs.started(state, job, bucket_of(state, node, call, name), call, value or {})
-        case "DELETE", "destroy-bck" | "evict-remote-bck":
-            bucket = bucket_of(state, node, call, name)
-            if bucket.provider != "ais" and action == "destroy-bck":
-                raise unsupported(f"cannot destroy cloud bucket {bucket}", 405)
-            state.buckets.destroy(bucket)
-            return Reply()
-        case "DELETE", "delete-listrange":
-            return jobs.deleted(state, bucket_of(state, node, call, name), value or {})
-    if action in jobs.UNSUPPORTED:
-        raise unsupported(f"{action} of bucket {name}")
-    raise wrong_action(action)
+    action, value = str(message.get("action", "")), message.get("value")
+    if (call.method, action) == ("POST", "create-bck"):
+        return _created(state, call, name)
+    if call.operation == "buckets":
+        return _bucket_list(state, call)
+    if call.operation == "list":
+        return await _page(state, bucket_of(state, node, call, name), call)
+    run = _ACTIONS.get((call.method, action))
+    if run is not None:
+        return run(state, bucket_of(state, node, call, name), call, value if isinstance(value, dict) else {})
+    raise unsupported(f"{action} of bucket {name}") if action in jobs.UNSUPPORTED else wrong_action(action)
+
+
+def _created(state: State, call: Call, name: str) -> Reply:
+    provider, namespace = place_of(call)
+    if provider != "ais":
+        raise unsupported(f"cannot create {provider} bucket {name}")
+    state.buckets.create(provider, namespace, name)
+    return Reply()
+
+
+def _bucket_list(state: State, call: Call) -> Reply:
+    provider, _ = place_of(call)
+    wanted = provider if call.query.get("provider") else ""
+    return as_json([jobs.described(bucket) for bucket in state.buckets.all(wanted)])
+
+
+def _destroyed(state: State, bucket: Bucket, call: Call, _value: Value) -> Reply:
+    if bucket.provider != "ais" and call.operation == "destroy":
+        raise unsupported(f"cannot destroy cloud bucket {bucket}", 405)
+    state.buckets.destroy(bucket)
+    return Reply()
 
 
 def _bucket_head(bucket: Bucket, call: Call) -> Reply:
@@ -162,15 +173,27 @@ def _bucket_head(bucket: Bucket, call: Call) -> Reply:
 
 async def _page(state: State, bucket: Bucket, call: Call) -> Reply:
     try:
-        options = decoded_list(await call.read())
+        options = decoded_list(call.body)
     except Malformed as error:
         raise Refused(400, str(error)) from None
     call.token = options.token or options.start_after
-    page = pages.page_of(bucket, options, state.location)
+    # Long pages take a while: not in the loop that serves everybody.
+    page = await asyncio.to_thread(pages.page_of, bucket, options, state.location)
     page.uuid = options.uuid or secrets.token_urlsafe(6)
     if "msgpack" in call.headers.get("Accept", ""):
         return Reply(200, [("Content-Type", "application/msgpack")], encoded_page(page))
     return json_reply(pages.page_in_json(page))
+
+
+# What can be done with a bucket that is there.
+_ACTIONS: dict[tuple[str, str], Callable[[State, Bucket, Call, Value], Reply]] = {
+    ("GET", "summary-bck"): jobs.summary,
+    ("POST", "copy-bck"): jobs.copied,
+    ("POST", "index-shard"): jobs.indexed,
+    ("DELETE", "destroy-bck"): _destroyed,
+    ("DELETE", "evict-remote-bck"): _destroyed,
+    ("DELETE", "delete-listrange"): jobs.deleted,
+}
 
 
 def _object(state: State, node: Node, call: Call) -> Reply:

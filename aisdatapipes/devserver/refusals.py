@@ -1,4 +1,4 @@
-"""What the cluster says no with: statuses, types and messages as AIStore words them, for clients read them."""
+"""What the cluster says no with: statuses, types and messages in AIStore's words, for clients read them."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class NodeServer:
                 reply = change(reply, fault.options, call, self.state) if change else reply
         except Refused as refused:
             return self._refusal(refused, call)
-        except Exception as error:  # noqa: BLE001 - one bad request must not end the server: it is a 500, and logged
+        except Exception as error:  # noqa: BLE001 - a bug is a 500, and logged; the server goes on
             _LOG.exception("%s: %s %s", self._name, call.method, call.path)
             return self._refusal(Refused(500, f"{self._name}: {error!r}"), call)
         return reply

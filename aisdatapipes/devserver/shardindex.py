@@ -1,8 +1,9 @@
 """The index of a tar shard, as AIStore 5.0 stores it: where each regular member begins, and its size.
 
-Layout: three bytes (version 1, format 0 for tar, checksum 1 for xxh64), the checksum of the payload in 8 bytes,
-big endian, then the payload: type and value of the shard's checksum, its size, the number of entries, and for each
-entry name, offset of its header, size. Texts have their length in front; numbers are unsigned LEB128.
+Layout: three bytes (version 1, format 0 for tar, checksum 1 for xxh64), the checksum of the payload in 8
+bytes, big endian, then the payload: type and value of the shard's checksum, its size, the number of entries,
+and for each entry name, offset of its header, size. Texts have their length in front; numbers are unsigned
+LEB128.
 """
 
 from __future__ import annotations

@@ -85,11 +85,11 @@ class State:
         if not self.tokens:
             return
         header = call.headers.get("Authorization", "")
-        if not header:
+        if not header.startswith("Bearer "):
             raise Refused(401, "token required")
         may = self.tokens.get(header.removeprefix("Bearer "))
         if may is None:
-            raise Refused(401, "invalid token")
+            raise Refused(401, 'invalid token from header "Authorization": invalid token')
         if may == "ro" and call.method in _WRITES:
             raise Refused(403, "insufficient permissions")
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _BINARY = ("Content-Type", "application/octet-stream")
 _PROPS = frozenset(
-    "name size checksum atime version custom location copies ec chunked last-modified etag".split()  # noqa: SIM905
+    {"name", "size", "checksum", "atime", "version", "custom"}
+    | {"location", "copies", "ec", "chunked", "last-modified", "etag"}
 )
 _INDEX_BUCKET = ".sys-shardidx"
 
@@ -60,6 +61,10 @@ async def answer(state: State, node: Node, call: Call) -> Reply:
         return _shard_index(state, node, key)
     bucket = state.buckets.find(*place_of(call), name)
     check_name(key, call.method)
+    return await _object(state, node, bucket, key, call)
+
+
+async def _object(state: State, node: Node, bucket: Bucket, key: str, call: Call) -> Reply:
     match call.method:
         case "GET":
             return await _get(state, node, bucket, key, call)
