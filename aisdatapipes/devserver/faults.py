@@ -248,26 +248,20 @@ KINDS: Mapping[str, Kind] = {
         instead=_status,
     ),
     "delay": Kind("get", "answers so many seconds later", {"seconds": 0.2}, _same),
-    "drip": Kind(
-        "get", "sends pieces of so many bytes, with seconds between", {"seconds": 0.01, "piece": 1024}, _drip
-    ),
+    "drip": Kind("get", "sends pieces of so many bytes, with seconds between", {"seconds": 0.01, "piece": 1024}, _drip),
     "cut": Kind("get", "closes after so many bytes of the body", {"after": 0}, _cut),
     "wrong_length": Kind("get", "promises so many bytes more, or fewer", {"by": 1}, _wrong_length),
     "corrupt": Kind("get", "flips a bit of one byte, by default of the middle one", {"at": None}, _corrupt),
     "reset": Kind(
         "get", "does it and resets the connection, after so many bytes of the reply", {"after": None}, _reset
     ),
-    "idle_close": Kind(
-        "get", "closes the idle connection so many seconds later", {"seconds": 0.0}, _idle_close
-    ),
+    "idle_close": Kind("get", "closes the idle connection so many seconds later", {"seconds": 0.0}, _idle_close),
     "redirect_loop": Kind("redirect", "redirects to the proxy, again and again", {}, _redirect_loop),
     "redirect_elsewhere": Kind(
         "redirect", "redirects out of the cluster", {"url": "http://127.0.0.1:9"}, _redirect_elsewhere
     ),
     "stale_map": Kind("map", "gives an older map, without one of the targets", {"without": 0}, _stale_map),
-    "batch_short": Kind(
-        "batch", "leaves out the last members, without saying so", {"count": 1}, _batch_short
-    ),
+    "batch_short": Kind("batch", "leaves out the last members, without saying so", {"count": 1}, _batch_short),
     "batch_misordered": Kind("batch", "sends the members backwards", {}, _batch_misordered),
     "empty_page": Kind("list", "gives an empty page with a token", {}, _empty_page),
     "refuse_batch": Kind("redirect-batch", "knows no get-batch", {"status": 404}, instead=_refuse_batch),

@@ -73,7 +73,7 @@ class Catalog:
             if found is None:
                 found = self._made(meter)
                 written = self._path.with_suffix(".new")
-                with open(written, "wb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+                with open(written, "wb", opener=_private) as file:
                     pickle.dump(found, file, protocol=pickle.HIGHEST_PROTOCOL)
                 written.rename(self._path)
             return found

@@ -59,8 +59,7 @@ def test_status_of_one_object(filled, http_to):
     """Only the object that matches, and only after those that are skipped."""
     filled.faults.add("status", "get", match="^bk/b$", skip=1)
     statuses = [
-        followed(http_to, filled.endpoint, "GET", f"/v1/objects/bk/{name}").status
-        for name in ("a", "b", "b", "c")
+        followed(http_to, filled.endpoint, "GET", f"/v1/objects/bk/{name}").status for name in ("a", "b", "b", "c")
     ]
     assert [200, 200, 503, 200] == statuses
 
@@ -153,9 +152,7 @@ def test_redirect_elsewhere(filled, http_to):
 def test_stale_map(filled, http_to):
     """The map is older and lacks a target; the next one is right again."""
     filled.faults.add("stale_map", times=1, without=1)
-    old, new = (
-        decoded_map(http_to(filled.endpoint)("GET", "/v1/daemon?what=smap").content) for _ in range(2)
-    )
+    old, new = (decoded_map(http_to(filled.endpoint)("GET", "/v1/daemon?what=smap").content) for _ in range(2))
     assert (["t1", "t3"], filled.map.version - 1) == ([target.id for target in old.targets], old.version)
     assert filled.map == new
 

@@ -182,9 +182,7 @@ def test_pages_of_archives(bucket, cluster, page_size):
     cluster.put("bk", "s1.tar", tar_of({"2": b"", "1": b""}))
     cluster.put("bk", "s2.tar", tar_of({"x/1": b"1"}))
     entries = bucket.list_all_objects(page_size=page_size, flags=[ListObjectFlag.ARCH_DIR])
-    assert ["a.txt", "s1.tar", "s1.tar/1", "s1.tar/2", "s2.tar", "s2.tar/x/1"] == [
-        entry.name for entry in entries
-    ]
+    assert ["a.txt", "s1.tar", "s1.tar/1", "s1.tar/2", "s2.tar", "s2.tar/x/1"] == [entry.name for entry in entries]
 
 
 def test_batch_streaming(client, bucket):

@@ -38,9 +38,7 @@ def test_redirects(filled, http_to, method, status):
     response = http_to(filled.endpoint)(method, "/v1/objects/bk/ten?provider=ais&x=1")
     assert status == response.status
     owner = filled.owner("bk", "ten").url
-    assert re.fullmatch(
-        rf"{owner}/v1/objects/bk/ten\?provider=ais&x=1&pid=p1&utm=\w+", response.headers["Location"]
-    )
+    assert re.fullmatch(rf"{owner}/v1/objects/bk/ten\?provider=ais&x=1&pid=p1&utm=\w+", response.headers["Location"])
 
 
 def test_redirect_of_an_odd_name(filled, http_to):
@@ -94,9 +92,7 @@ def test_ranges(filled, http_to, asked, status, content, content_range):
 def test_head_says_the_length(filled, http_to):
     """HEAD says the length of the object and has no body; of an empty object only when properties are asked for."""
     lengths = {
-        target: followed(http_to, filled.endpoint, "HEAD", f"/v1/objects/bk/{target}").headers[
-            "Content-Length"
-        ]
+        target: followed(http_to, filled.endpoint, "HEAD", f"/v1/objects/bk/{target}").headers["Content-Length"]
         for target in ("ten", "ten?props=name,size", "empty?props=size")
     }
     assert {"ten": "10", "ten?props=name,size": "10", "empty?props=size": "0"} == lengths
@@ -149,9 +145,7 @@ def test_method_not_allowed(filled, http_to):
 
 def test_range_of_a_member(filled, http_to):
     """A range of an archive's member is refused, as AIStore does."""
-    response = followed(
-        http_to, filled.endpoint, "GET", "/v1/objects/bk/s.tar?archpath=x/1.jpg", Range="bytes=0-1"
-    )
+    response = followed(http_to, filled.endpoint, "GET", "/v1/objects/bk/s.tar?archpath=x/1.jpg", Range="bytes=0-1")
     assert (400, "cannot range-read archived content range: bytes=0-1, arch query: (archpath=x/1.jpg) - operation not supported") == (
         response.status, message(response)
     )  # fmt: skip
@@ -238,9 +232,7 @@ def test_chunked_put(filled, http_to):
         place = http_to(filled.endpoint)("PUT", "/v1/objects/bk/new").headers["Location"]
         node, _, rest = place.partition("/v1/")
         connection = http_to(node).connection
-        connection.request(
-            "PUT", f"/v1/{rest}", iter(pieces), {"Transfer-Encoding": "chunked"}, encode_chunked=True
-        )
+        connection.request("PUT", f"/v1/{rest}", iter(pieces), {"Transfer-Encoding": "chunked"}, encode_chunked=True)
         assert 200 == connection.getresponse().status
         assert b"".join(pieces) == filled.get("bk", "new")
 
@@ -261,9 +253,7 @@ def test_curl(filled, tmp_path):
 
 def test_shard_index(filled, http_to):
     """The index of a shard is at the shard's owner, and says where each member's header is."""
-    job = http_to(filled.endpoint)(
-        "POST", "/v1/buckets/bk", b'{"action":"index-shard","name":"","value":null}'
-    )
+    job = http_to(filled.endpoint)("POST", "/v1/buckets/bk", b'{"action":"index-shard","name":"","value":null}')
     state = http_to(filled.endpoint)(
         "GET", "/v1/cluster?what=status", json.dumps({"id": job.content.decode()}).encode()
     )

@@ -74,9 +74,7 @@ def cases() -> dict[str, Tar]:
         "pax long names": Tar(by_tarfile(long, tarfile.PAX_FORMAT), long),
         "gnu non-UTF-8 names": Tar(by_tarfile(odd, tarfile.GNU_FORMAT), odd),
         "pax non-UTF-8 names": Tar(by_tarfile(odd, tarfile.PAX_FORMAT), odd),
-        "a name of exactly 100": Tar(
-            by_tarfile([("n" * 100, b"x")], tarfile.USTAR_FORMAT), [("n" * 100, b"x")]
-        ),
+        "a name of exactly 100": Tar(by_tarfile([("n" * 100, b"x")], tarfile.USTAR_FORMAT), [("n" * 100, b"x")]),
         "gnu times in the prefix": Tar(
             block(b"a.txt", 1, at_257=b"ustar  \0", at_345=b"14000000000\x0014000000000\0")
             + padded(b"A")

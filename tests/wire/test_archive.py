@@ -129,9 +129,7 @@ def test_an_xz_that_asks_for_too_much_memory() -> None:
     greedy = lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}])
     assert b"x" == b"".join(decompressed([greedy], "xz", URL))
     hostile = bytearray(greedy)
-    at = hostile.index(
-        b"\x21\x01", 12
-    )  # the filter's id and the length of its one property, the dictionary's size
+    at = hostile.index(b"\x21\x01", 12)  # the filter's id and the length of its one property, the dictionary's size
     hostile[at + 2] = 40  # 4 GiB
     header = bytes(hostile[12:20])
     hostile[20:24] = lzma_crc32(header)
@@ -209,9 +207,7 @@ def test_an_unmarked_end_inside_a_stream() -> None:
     assert [URL] == told
 
 
-@pytest.mark.parametrize(
-    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
-)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_zip_shards(compression: int) -> None:
     """A zip gives its files as they lie in it, from a file or from pieces."""
     archive = zipped(FILES, compression)
@@ -241,9 +237,7 @@ def test_zip_encrypted() -> None:
         list(zip_members(io.BytesIO(archive), URL))
 
 
-@pytest.mark.parametrize(
-    "error", [Unavailable("gone", url=URL), ConnectionResetError("reset"), OSError(5, "I/O")]
-)
+@pytest.mark.parametrize("error", [Unavailable("gone", url=URL), ConnectionResetError("reset"), OSError(5, "I/O")])
 def test_the_files_own_errors(error: Exception) -> None:
     """What the file under a zip raises comes through as it is."""
 
@@ -256,9 +250,7 @@ def test_the_files_own_errors(error: Exception) -> None:
     assert error is caught.value
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionResetError("reset"), OSError("no errno"), ValueError("x"), EOFError()]
-)
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), OSError("no errno"), ValueError("x"), EOFError()])
 @pytest.mark.parametrize("packed", PACK)
 def test_the_sources_own_errors(packed: str, error: Exception) -> None:
     """What the pieces' source raises comes through as it is, and is no damage of the shard."""

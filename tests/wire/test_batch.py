@@ -133,9 +133,7 @@ def test_reply_both_ways():
     assert encoded_reply(REPLY, "B") == BODY
 
 
-results = st.builds(
-    BatchResult, texts, texts, texts, st.integers(0, 1 << 62), texts, texts, st.binary(max_size=5)
-)
+results = st.builds(BatchResult, texts, texts, texts, st.integers(0, 1 << 62), texts, texts, st.binary(max_size=5))
 safe = st.text("abz019", max_size=9)
 
 

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 
 from aisdatapipes.wire import placement
 
-names = st.lists(
-    st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape")), max_size=20
-)
+names = st.lists(st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape")), max_size=20)
 digests = st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=7, unique=True)
 
 # xoshiro256** seeded with these numbers gives these

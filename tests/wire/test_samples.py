@@ -58,9 +58,7 @@ def test_names(name: str) -> None:
 
 WORD = st.text("aB1-_ü ", min_size=1, max_size=5)
 LAST = st.builds(lambda stem, exts: ".".join([stem, *exts]), WORD, st.lists(WORD, min_size=1, max_size=3))
-PATH = st.builds(
-    lambda folders, last: "/".join([*folders, last]), st.lists(WORD | st.just("v1.0"), max_size=3), LAST
-)
+PATH = st.builds(lambda folders, last: "/".join([*folders, last]), st.lists(WORD | st.just("v1.0"), max_size=3), LAST)
 
 
 @given(PATH)
@@ -177,9 +175,7 @@ def test_a_missing_field() -> None:
     """A missing field is filled with nothing, leaves the sample out, or is an error that names it."""
     assert {"jpg": b"", "cls": b"1"} == Fields.parse(("jpg;jpeg", "cls"), "zero").picked(SAMPLE, "a", URL)
     assert Fields.parse(("jpg;jpeg", "cls"), "skip").picked(SAMPLE, "a", URL) is None
-    with pytest.raises(
-        CorruptShard, match=r"sample 'd/a' has no field 'jpg;jpeg', only txt, png, cls"
-    ) as caught:
+    with pytest.raises(CorruptShard, match=r"sample 'd/a' has no field 'jpg;jpeg', only txt, png, cls") as caught:
         Fields.parse(("jpg;jpeg", "cls"), "error").picked(SAMPLE, "d/a", URL)
     assert URL == caught.value.url
 

@@ -96,9 +96,7 @@ def test_plain_entries_are_the_bytes_of_tarfile(data: bytes) -> None:
     assert [("d/a.txt", data)] == files(read([expected])[0])
 
 
-@pytest.mark.parametrize(
-    "name", ["n" * 100, "n" * 101, tars.LONG, "ü.jpg", "caf\udce9.jpg", "日本/語.png", "a b\n"]
-)
+@pytest.mark.parametrize("name", ["n" * 100, "n" * 101, tars.LONG, "ü.jpg", "caf\udce9.jpg", "日本/語.png", "a b\n"])
 def test_tarfile_reads_entries(name: str) -> None:
     """Entries with names that ustar cannot hold are read by tarfile under that name."""
     with tarfile.open(fileobj=io.BytesIO(entry(name, b"x" * 600) + END), encoding="utf-8") as tar:
@@ -131,19 +129,13 @@ CONTENTS = st.binary(max_size=1500)
 
 
 @settings(deadline=None, max_examples=150)
-@given(
-    st.lists(st.tuples(NAMES, CONTENTS), max_size=6), st.lists(st.integers(1, 2000), min_size=1, max_size=40)
-)
+@given(st.lists(st.tuples(NAMES, CONTENTS), max_size=6), st.lists(st.integers(1, 2000), min_size=1, max_size=40))
 def test_what_is_written_is_read(wanted: list[tuple[str, bytes]], steps: list[int]) -> None:
     """Any names and contents come back as they were written, through any pieces."""
     archive = b"".join(itertools.starmap(entry, wanted)) + END
     bounds = [
         0,
-        *(
-            at
-            for at in itertools.accumulate(itertools.islice(itertools.cycle(steps), 3000))
-            if at < len(archive)
-        ),
+        *(at for at in itertools.accumulate(itertools.islice(itertools.cycle(steps), 3000)) if at < len(archive)),
     ]
     chunks = [archive[a:b] for a, b in itertools.zip_longest(bounds, bounds[1:])]
     assert archive == b"".join(chunks)
@@ -291,9 +283,7 @@ def test_what_gnu_tar_packs(tmp_path: Path, options: str) -> None:
         link = name.removesuffix(".bin").removesuffix(".jpg") + ".z"
         (tmp_path / link).hardlink_to(tmp_path / name)
         wanted[link] = wanted[name]
-    packed = subprocess.run(
-        ["tar", "-c", options, "--sort=name", "-C", tmp_path, "."], capture_output=True, check=True
-    )
+    packed = subprocess.run(["tar", "-c", options, "--sort=name", "-C", tmp_path, "."], capture_output=True, check=True)
     got, unterminated = read(cut(packed.stdout, 10240))
     assert (sorted(wanted.items()), False) == (sorted(files(got)), unterminated)
 
@@ -312,9 +302,7 @@ def test_sparse_files_of_gnu_tar(tmp_path: Path, options: str) -> None:
     """A file that GNU tar packs as sparse is an error that says how to pack it."""
     with (tmp_path / "s.bin").open("wb") as file:
         file.truncate(1 << 20)
-    packed = subprocess.run(
-        ["tar", "-cS", *options.split(), "-C", tmp_path, "s.bin"], capture_output=True, check=True
-    )
+    packed = subprocess.run(["tar", "-cS", *options.split(), "-C", tmp_path, "s.bin"], capture_output=True, check=True)
     got, outcome = read([packed.stdout])
     assert [] == got
     assert "pack it without --sparse" in str(outcome)
@@ -357,21 +345,14 @@ def test_a_target_in_use_stays() -> None:
 
 def test_a_hard_link_to_a_symbolic_link_is_passed_over() -> None:
     """A hard link to something that is no file is passed over like its target."""
-    archive = (
-        tars.block(b"s", 0, b"2", b"x")
-        + tars.block(b"h", 0, b"1", b"s")
-        + tars.block(b"i", 0, b"1", b"h")
-        + END
-    )
+    archive = tars.block(b"s", 0, b"2", b"x") + tars.block(b"h", 0, b"1", b"s") + tars.block(b"i", 0, b"1", b"h") + END
     assert ([], False) == read([archive])
 
 
 def test_memory_is_one_member() -> None:
     """A quarter of a GiB passes through in the memory of one member, one piece, and what links may point to."""
     one = entry("m.bin", bytes(3 << 20))
-    stream = itertools.chain(
-        cut(one, 1 << 16) * 64, *([cut(entry("s", bytes(4000)) * 16, 1 << 16)] * 1000), [END]
-    )
+    stream = itertools.chain(cut(one, 1 << 16) * 64, *([cut(entry("s", bytes(4000)) * 16, 1 << 16)] * 1000), [END])
     tracemalloc.start()
     try:
         count = sum(1 for _ in members(stream, URL))
