@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import threading
 import time
@@ -149,9 +150,20 @@ def _possessions() -> dict[str, set[str]]:
     }
 
 
+def _shared_memory() -> set[str]:
+    """Segments and semaphores that this process has mapped, and those of torch's processes that are gone."""
+    mapped = Path("/proc/self/maps").read_text()
+    found = set()
+    for path in Path("/dev/shm").iterdir():
+        maker = re.match(r"torch_(\d+)_", path.name)
+        if f"/dev/shm/{path.name}\n" in mapped or (maker and not Path(f"/proc/{maker[1]}").exists()):
+            found.add(path.name)
+    return found
+
+
 def _ours(thread: threading.Thread) -> bool:
     # pytest-timeout's, and the pool of the embedded cluster, which lives as long as the session.
-    return not thread.name.startswith(("pytest_timeout", "asyncio_", "Tqdm", "tqdm"))
+    return not thread.name.startswith(("pytest_timeout", "asyncio_", "uvloop_", "Tqdm", "tqdm"))
 
 
 def _children() -> set[str]:
