@@ -211,7 +211,7 @@ class DevCluster:
         return found
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        assert self._loop is not None
+        assert self._loop is not None  # noqa: S101 - start() and stop() see to it
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_SECONDS)
 
     def _abandon(self) -> None:

@@ -43,7 +43,7 @@ class DevProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         self.endpoint = self._process.stdout.readline().strip()
         if not self.endpoint:
             code = self._process.wait(_STOP_SECONDS)
@@ -66,7 +66,8 @@ class DevProcess:
     @property
     def pid(self) -> int:
         """Of the process."""
-        assert self._process is not None
+        if self._process is None:
+            raise RuntimeError("the cluster's process has not been started")
         return self._process.pid
 
     def __enter__(self) -> Self:

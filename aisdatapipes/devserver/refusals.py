@@ -29,6 +29,8 @@ class Refused(Exception):
 def printed_bucket(provider: str, namespace: str, bucket: str) -> str:
     """The bucket as messages print it: ``ais://bk``, ``s3://bk``, ``ais://@uuid#ns/bk``."""
     shown = namespace.removesuffix("#")
+    if shown.startswith("@#"):  # of this cluster: printed without the "@"
+        shown = shown[1:]
     return bucket_url(SCHEMES.get(provider, provider), bucket, shown)
 
 

@@ -82,7 +82,7 @@ class Exchange:
             raise
         if self.error is not None:
             raise self.error
-        assert self.reply is not None
+        assert self.reply is not None  # noqa: S101 - ended without an error, so with a reply
         return self.reply
 
     def accept(self, reply: Reply) -> StoreError | None:

@@ -79,15 +79,15 @@ class _Net(msgspec.Struct):
     direct_url: str = ""
 
 
-class _Snode(msgspec.Struct, omit_defaults=True):
+class _Snode(msgspec.Struct):
     public_net: _Net
     daemon_id: str
     id_digest: int
     daemon_type: str = ""
     flags: int = 0
-    intra_data_net: _Net | None = None
-    intra_control_net: _Net | None = None
-    pub_extra: list[_Net] | None = None
+    intra_data_net: _Net | msgspec.UnsetType = msgspec.UNSET
+    intra_control_net: _Net | msgspec.UnsetType = msgspec.UNSET
+    pub_extra: list[_Net] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Smap(msgspec.Struct):
@@ -141,7 +141,8 @@ def _nodes(snodes: dict[str, _Snode] | None) -> tuple[Node, ...]:
 
 
 def _node(snode: _Snode) -> Node:
-    more = tuple(net.direct_url.rstrip("/") for net in snode.pub_extra or ())
+    extra = snode.pub_extra if isinstance(snode.pub_extra, list) else []
+    more = tuple(net.direct_url.rstrip("/") for net in extra)
     return Node(snode.daemon_id, snode.public_net.direct_url.rstrip("/"), snode.id_digest, snode.flags, more)
 
 
@@ -155,7 +156,7 @@ def _snode(node: Node, kind: str) -> _Snode:
         flags=node.flags,
         intra_data_net=net,
         intra_control_net=net,
-        pub_extra=[_net(url) for url in node.more_urls] or None,
+        pub_extra=[_net(url) for url in node.more_urls] or msgspec.UNSET,
     )
 
 
