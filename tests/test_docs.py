@@ -23,7 +23,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 # Seconds for one block: importing torch and starting two workers on a busy machine.
-PATIENCE = 60
+PATIENCE = 100
 
 
 @pytest.fixture(scope="module")
