@@ -83,11 +83,13 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_paths_exist(document: Path) -> None:
-    """A path inside the package that a document names is there."""
+    """A file of the package or of the tests that a document names is there."""
     named = re.findall(
         r"`((?:model|wire|order|store|flow|pipes|datasets|devserver|testing)/[\w/]*\.py)`", document.read_text()
     )
     assert [path for path in named if not (ROOT / "aisdatapipes" / path).exists()] == []
+    tests = re.findall(r"`(tests/[\w/]+\.py)[`:]", document.read_text())
+    assert [path for path in tests if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
