@@ -34,7 +34,8 @@ class AISMultiShardStream(AISBaseIterDataset):
     Args:
         data_sources: One or several ``DataShard`` of the AIStore SDK (a bucket and a prefix), or other sources.
         options: As in `AISBaseIterDataset`. The number of members is not known beforehand, so there is no ``len()``,
-            no ``shuffle``, and no ``even`` but ``"none"``.
+            no ``shuffle``, and no ``even`` but ``"none"``. An error cannot be skipped (``on_error``): what one source
+            lacks would move its members against those of the others.
 
     Yields: tuples of ``bytes``, one from each source; ends with the source that ends first, and says so.
     Memory: ``fetch.window_bytes`` for all sources together.
@@ -44,6 +45,8 @@ class AISMultiShardStream(AISBaseIterDataset):
         super().__init__(data_sources, **options)
         if self._order.shuffle or self._order.even not in (None, "none"):
             raise ConfigError("AISMultiShardStream: shuffle and even need to know how many members there are")
+        if self._tolerance.on_error != "raise":
+            raise ConfigError("AISMultiShardStream: on_error can only be 'raise': sources are read in step")
 
     def __len__(self) -> int:
         raise TypeError("AISMultiShardStream has no len(): nobody has counted the members")

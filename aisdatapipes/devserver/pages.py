@@ -111,7 +111,9 @@ def _shard_of(bucket: Bucket, after: str) -> str | None:
 
 def _members(bucket: Bucket, name: str) -> Iterator[Entry]:
     found = archives.members_of(bucket.objects[name], name)
-    for full, content in sorted((posixpath.normpath(f"{name}/{member}"), content) for member, content in found):
+    named = [(posixpath.normpath(f"{name}/{member}"), content) for member, content in found]
+    # By name alone: an archive may have two members of one name, and contents do not compare.
+    for full, content in sorted(named, key=lambda pair: pair[0]):
         flags = listing.CACHED | listing.IN_ARCHIVE
         yield Entry(full, size=len(content), flags=flags)  # the size always, whatever was asked for
 
