@@ -51,12 +51,6 @@ def our_map(stored: Stored) -> Iterable[Any]:
     return _loaded(AISMapDataset(bucket_of(stored.endpoint, stored.bucket)))
 
 
-def their_map(stored: Stored) -> Iterable[Any]:
-    from aistore.pytorch import AISMapDataset
-
-    return _loaded(AISMapDataset(bucket_of(stored.endpoint, stored.bucket)))
-
-
 def _loaded(dataset: Any) -> Iterable[Any]:
     from torch.utils.data import DataLoader
 
@@ -161,7 +155,6 @@ CONTENDERS = {
     THEIRS: their_iter,
     "aisdatapipes list_files_by_ais().load_files_by_ais()": our_chain,
     "aisdatapipes AISMapDataset, DataLoader(64, shuffle)": our_map,
-    "aistore.pytorch AISMapDataset, DataLoader(64, shuffle)": their_map,
     "aisdatapipes AISBatchIterDataset(32)": our_batch_32,
     "aistore.pytorch AISBatchIterDataset(32)": their_batch_32,
     "aisdatapipes AISBatchIterDataset(512)": our_batch_512,
