@@ -4,7 +4,7 @@ CPU microseconds to take one member out of a tar that lies in memory: nothing bu
 run in turn, round after round, each in a process of its own. Before a row is timed its members are compared with
 those that were packed: a wrong count, name or byte fails the run.
 
-    python benchmarks/tar_reader.py [--quick]
+    python -m benchmarks.tar_reader [--quick]
 """
 
 from __future__ import annotations
@@ -149,12 +149,8 @@ def one_round(task: tuple[str, list[Shape], int]) -> list[list[float]]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arguments.add_argument(
-        "--quick", action="store_true", help="one round of few members, to see that it works"
-    )
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--quick", action="store_true", help="one round of few members, to see that it works")
     quick = arguments.parse_args().quick
     rounds, passes, share = (1, 3, 4) if quick else (5, 5, 1)
     shapes = [shape._replace(count=shape.count // share) for shape in SHAPES]
@@ -163,9 +159,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for _ in range(rounds):
             for reader in READERS:
-                for shape, got in zip(
-                    shapes, pool.apply(one_round, ((reader, shapes, passes),)), strict=True
-                ):
+                for shape, got in zip(shapes, pool.apply(one_round, ((reader, shapes, passes),)), strict=True):
                     costs.setdefault((reader, shape.label), []).extend(got)
     print(f"CPU us a member: median (lowest-highest) of {rounds * passes} passes in {rounds} processes")
     versions = f"webdataset {version('webdataset')}, {platform.machine()}, {platform.system()}"

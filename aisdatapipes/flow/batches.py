@@ -16,7 +16,10 @@ from aisdatapipes.store.batch import BatchForm, BatchRead
 from aisdatapipes.store.read import Read
 
 # The cluster holds the end of each answer back for about 100 ms: alone, a batch takes that long whatever its size.
+# So what counts is objects under way, and small batches need more company (benchmarks/objects.py).
 BATCHES_AT_ONCE = 4
+MOST_BATCHES_AT_ONCE = 16
+OBJECTS_AT_ONCE = 1024
 
 
 def batched(
@@ -32,7 +35,8 @@ def batched(
     Raises: ``StoreError`` at once where the cluster has no get-batch, else as `flow.fetch.fetched`.
     """
     jobs = _jobs(iter(urls), clusters, plan, form or BatchForm())
-    for job in ordered(jobs, BATCHES_AT_ONCE, plan.window_bytes, meter):
+    at_once = max(BATCHES_AT_ONCE, min(MOST_BATCHES_AT_ONCE, plan.width, OBJECTS_AT_ONCE // plan.batch_objects))
+    for job in ordered(jobs, at_once, plan.window_bytes, meter):
         _check(job)
         lacking = [url for url, data in zip(job.urls, job.contents, strict=True) if data is None]
         again = ordered((Read(job.cluster, url) for url in lacking), plan.width, plan.window_bytes, meter)

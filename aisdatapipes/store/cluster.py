@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import StoreError
 from aisdatapipes.store.exchange import Exchange
@@ -43,7 +41,7 @@ class Cluster:
         self.retries = 0
         self._direct_allowed = True
         self._targets: tuple[str, ...] = ()
-        self._digests = np.zeros(0, np.uint64)
+        self._digests: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
@@ -105,5 +103,5 @@ class Cluster:
             raise StoreError(text, url=self.config.endpoint, status=200, attempts=1) from None
         self.origins = smap.origins | {self.config.endpoint}
         usable = smap.usable_targets
-        self._digests = np.array([node.digest for node in usable], np.uint64)
+        self._digests = tuple(node.digest for node in usable)
         self._targets = tuple(node.url for node in usable)

@@ -54,9 +54,12 @@ def owner(uname: str, digests: Iterable[int]) -> int:
         uname: The object's, as `uname` gives it.
         digests: Those of the targets that can own objects; at least one.
     """
-    ours = digest(uname)
-    scores = [_score(int(theirs) ^ ours) for theirs in digests]
-    return scores.index(max(scores))
+    ours, best, winner = digest(uname), -1, 0
+    for index, theirs in enumerate(digests):
+        score = _score(int(theirs) ^ ours)
+        if score > best:
+            best, winner = score, index
+    return winner
 
 
 def owners(bucket_uname_prefix: str, names: Sequence[str], digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
@@ -79,14 +82,15 @@ def _encoded(text: str) -> bytes:
 
 
 def _score(seed: int) -> int:
-    state = _mixed(_mixed((seed + _GOLDEN) & _MASK) + _GOLDEN & _MASK) * 5 & _MASK
-    return (state << 7 | state >> 57) * 9 & _MASK
-
-
-def _mixed(state: int) -> int:
+    """`_mixed_all` twice and the output of the generator, written out: this runs for each object and target."""
+    state = seed + _GOLDEN & _MASK
     state = (state ^ state >> 30) * _MIX_1 & _MASK
     state = (state ^ state >> 27) * _MIX_2 & _MASK
-    return state ^ state >> 31
+    state = (state ^ state >> 31) + _GOLDEN & _MASK
+    state = (state ^ state >> 30) * _MIX_1 & _MASK
+    state = (state ^ state >> 27) * _MIX_2 & _MASK
+    state = (state ^ state >> 31) * 5 & _MASK
+    return (state << 7 | state >> 57) * 9 & _MASK
 
 
 def _scores(seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -1,0 +1,97 @@
+"""How fast are samples read from shards?
+
+Tar shards of samples, each an image of 64 KiB and a label, in the order of the shards. webdataset reads them the way
+its documentation shows for HTTP, through curl; the CPU of those curl processes is counted. The datasets list the
+bucket as part of the measurement, webdataset is given the URLs.
+
+    python -m benchmarks.shards [--quick]
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from benchmarks.cluster import bucket, bucket_of, cluster, filler, put_all
+from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of, named
+
+SIZE = 64 << 10
+
+
+def ours(stored: Stored) -> Iterable[Any]:
+    from aisdatapipes import AISShardReader
+
+    return AISShardReader(bucket_of(stored.endpoint, stored.bucket))
+
+
+def our_chain(stored: Stored) -> Iterable[Any]:
+    from torch.utils.data.datapipes.iter import IterableWrapper
+
+    import aisdatapipes  # noqa: F401 - gives the functional names
+
+    shards = IterableWrapper([f"ais://{stored.bucket}/"]).ais_list_files(stored.endpoint)
+    return shards.ais_load_files(stored.endpoint).ais_read_shards()
+
+
+def theirs(stored: Stored) -> Iterable[Any]:
+    from aistore.pytorch import AISShardReader
+
+    return AISShardReader(bucket_of(stored.endpoint, stored.bucket))
+
+
+def webdataset(stored: Stored) -> Iterable[Any]:
+    import webdataset as wds
+
+    urls = [f"{stored.endpoint}/v1/objects/{stored.bucket}/{name}?provider=ais" for name in stored.names]
+    found = wds.WebDataset([f"pipe:curl -s -f -L '{url}'" for url in urls], shardshuffle=False)
+    return ((one["__key__"], {"jpg": one["jpg"], "cls": one["cls"]}) for one in found)
+
+
+OURS, THEIRS, WEBDATASET = "aisdatapipes AISShardReader", "aistore.pytorch AISShardReader", "webdataset, pipe:curl"
+CONTENDERS = {
+    OURS: ours,
+    THEIRS: theirs,
+    WEBDATASET: webdataset,
+    "aisdatapipes ais_load_files().ais_read_shards()": our_chain,
+}
+TARGETS = (Target(OURS, THEIRS, 2), Target(OURS, WEBDATASET, 1))
+
+Sample = tuple[str, dict[str, bytes]]
+
+
+def samples(shard: int, count: int) -> Iterator[Sample]:
+    """The samples of a shard; keys have no folder, because the reference drops it."""
+    for number in range(shard * count, (shard + 1) * count):
+        yield f"{number:06d}", {"jpg": filler(number, SIZE), "cls": str(number % 1000).encode()}
+
+
+def packed(some: Iterable[Sample]) -> bytes:
+    """A tar of samples."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for key, sample in some:
+            for extension, data in sample.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return made.getvalue()
+
+
+def main() -> int:
+    options = asked(__doc__ or "")
+    shards, count = (2, 50) if options.quick else (8, 500)
+    names = tuple(named("train", shards, "tar"))
+    with cluster() as (endpoint, server), bucket(endpoint) as made:
+        put_all(endpoint, made.name, ((name, packed(samples(i, count))) for i, name in enumerate(names)))
+        expected = content_of(sample for i in range(shards) for sample in samples(i, count))
+        report = Report("shards", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
+        report.measure(chosen(CONTENDERS, options), Stored(endpoint, made.name, names, expected))
+    report.check(*TARGETS)
+    return report.finish(keep=not options.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
