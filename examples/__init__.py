@@ -1,0 +1,1 @@
+"""What a user would write, and the demo that runs it."""

@@ -1,0 +1,62 @@
+"""What users write, which type checkers must accept: checked by mypy, never run."""
+
+from collections.abc import Iterator
+
+from aisdatapipes import (
+    AISURL,
+    AISFileLister,
+    AISFileLoader,
+    AISIterDataset,
+    AISMapDataset,
+    AISShardReader,
+    AISShardSamples,
+    ClientConfig,
+    FetchPlan,
+    ObjectNotFound,
+    RetryPolicy,
+    World,
+)
+from aisdatapipes.pipes.stream import ObjectStream
+from aisdatapipes.testing import AISBucket, check_dataset
+
+ENDPOINT = "http://localhost:8080"
+
+
+def chain() -> Iterator[tuple[AISURL, ObjectStream]]:
+    """A chain knows what it yields, to its end."""
+    lister: AISFileLister = AISFileLister(["ais://bucket/"], ENDPOINT)
+    loader: AISFileLoader = lister.ais_plan(shuffle=True, batch_size=32).ais_load_files(ENDPOINT, length=10)
+    for url, stream in loader:
+        name: str = url.name
+        print(name, stream.read())
+    return iter(loader)
+
+
+def legacy_names() -> AISFileLoader:
+    """The names of torchdata are typed like ours."""
+    return AISFileLister("ais://bucket/", url=ENDPOINT, length=3).list_files_by_ais(url=ENDPOINT).load_files_by_ais(
+        url=ClientConfig(ENDPOINT, retry=RetryPolicy(attempts=3))
+    )
+
+
+def samples() -> list[dict[str, bytes]]:
+    """Samples of shards are dicts of bytes."""
+    shards: AISShardSamples = AISFileLister(["ais://bucket/"]).ais_load_files().ais_read_shards(fields=["png", "cls"])
+    return [dict(sample) for _, sample in shards]
+
+
+def datasets(bucket: AISBucket) -> None:
+    """Our arguments are known on every dataset."""
+    options = FetchPlan(strategy="get")
+    stream = AISIterDataset(bucket.url, shuffle=True, seed=1, world=World(0, 2), fetch=options, on_error="skip")
+    stream.set_epoch(3)
+    first: tuple[str, bytes] = AISMapDataset(bucket.sdk, config=ClientConfig(bucket.endpoint))[0]
+    for key, sample in AISShardReader(bucket.url, fields=("png", "cls"), missing="error", batch_size=4):
+        png: bytes = sample["png"]
+        print(key, png, first)
+    check_dataset(stream, num_workers=1)
+
+
+def errors(error: ObjectNotFound) -> tuple[str | None, int | None, int]:
+    """Errors say where, what, and how often."""
+    return error.url, error.status, error.attempts
