@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def _sockets() -> list[str]:
     if _FDS.is_dir():
         for fd in _FDS.iterdir():
             try:
-                found.append(os.readlink(fd))
+                found.append(str(fd.readlink()))
             except OSError:  # closed meanwhile, such as the one that looks
                 continue
     return [name for name in found if name.startswith("socket:")]

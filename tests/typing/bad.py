@@ -12,9 +12,9 @@ lister.ais_load_files(port=8080)  # refused
 lister.load_files_by_ais(ENDPOINT, on_error="ignore")  # refused
 lister.ais_plan(even="always")  # refused
 lister.ais_load_files().ais_read_shards("png")  # refused
-for url, stream in lister.ais_load_files():
+for url, _stream in lister.ais_load_files():
     size: str = url.size  # refused
-for key, fields in lister.ais_load_files().ais_read_shards():
+for _key, fields in lister.ais_load_files().ais_read_shards():
     text: str = fields["txt"]  # refused
 AISIterDataset("ais://bucket/", shufle=True)  # refused
 AISIterDataset("ais://bucket/", seed="one")  # refused
