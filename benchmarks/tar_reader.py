@@ -1,8 +1,8 @@
 """What does one member cost?
 
-CPU microseconds to take one member out of a tar that lies in memory: nothing but reading is measured. The rivals
-run in turn, round after round, each in a process of its own. Before a row is timed its members are compared with
-those that were packed: a wrong count, name or byte fails the run.
+CPU microseconds to take one member out of a tar that lies in memory: nothing but reading is measured.
+The rivals run in turn, round after round, each in a process of its own. Before a row is timed its members
+are compared with those that were packed: a wrong count, name or byte fails the run.
 
     python benchmarks/tar_reader.py [--quick]
 """
