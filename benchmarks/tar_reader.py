@@ -37,9 +37,9 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape(4 << 10, tarfile.GNU_FORMAT, 8000, "4 KiB"),
-    Shape(4 << 10, tarfile.PAX_FORMAT, 8000, "4 KiB, pax header each"),
-    Shape(128 << 10, tarfile.GNU_FORMAT, 600, "128 KiB"),
+    Shape(4 << 10, tarfile.GNU_FORMAT, 3000, "4 KiB"),
+    Shape(4 << 10, tarfile.PAX_FORMAT, 3000, "4 KiB, pax header each"),
+    Shape(128 << 10, tarfile.GNU_FORMAT, 400, "128 KiB"),
 )
 
 Files = Iterable[tuple[str, bytes]]
