@@ -46,7 +46,7 @@ def kind(name: str, first_bytes: bytes) -> Kind:
 
     Raises: ``CorruptShard`` for an empty shard, and for lz4, which nothing here reads.
 
-    >>> kind("a.tar", b"PK\\3\\4"), kind("a.tgz", b"?"), kind("a", b"?")
+    >>> kind("a.tar", b"PK\3\4"), kind("a.tgz", b"?"), kind("a", b"?")
     ('zip', 'gzip', 'tar')
     """
     if not first_bytes:

@@ -45,7 +45,7 @@ def samples(members: Iterable[Member], shard: str) -> Iterator[tuple[str, dict[s
         members: Of one shard, in archive order.
         shard: Name or URL for messages.
 
-    Memory: one sample, and the keys of the shard so far, about 150 bytes each, to see one that comes back.
+    Memory: one sample, and the keys of the shard so far, about 110 bytes each, to see one that comes back.
     Raises: ``CorruptShard`` when a key comes back behind another one, or a sample has two members of one
         extension. A sample that an error cuts short is not yielded.
 

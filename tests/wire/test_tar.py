@@ -22,6 +22,7 @@ from aisdatapipes.wire.tar import END, LINK_BYTES, LINK_MEMBER_BYTES, Member, Ta
 from aisdatapipes.wire.tar_header import octal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CASES = tars.cases()
@@ -341,6 +342,26 @@ def test_a_target_in_use_stays() -> None:
     link = tars.block(b"copy", 0, b"1", b"label")
     got, outcome = read([entry("label", b"1")] + [filler * 3, link] * 20 + [END])
     assert (20, False) == (sum(member.name == "copy" and member.data == b"1" for member in got), outcome)
+
+
+def test_links_cannot_hold_on_to_everything() -> None:
+    """However many members are linked to again, what is kept for links is bounded; those that drop out are an error."""
+
+    def stream() -> Iterator[bytes]:
+        for at in range(160):
+            yield entry(f"f{at}", bytes(LINK_MEMBER_BYTES // 2))
+            if at % 8 == 7:
+                yield b"".join(tars.block(b"l", 0, b"1", b"f%d" % earlier) for earlier in range(at + 1))
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptShard, match="not among"):
+            for _ in members(stream(), URL):
+                pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * LINK_BYTES
 
 
 def test_a_hard_link_to_a_symbolic_link_is_passed_over() -> None:
