@@ -16,7 +16,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from aisdatapipes.datasets.objects import ObjectList
 from aisdatapipes.datasets.progress import Progress
-from aisdatapipes.datasets.shared import Shared
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
@@ -27,9 +26,11 @@ from aisdatapipes.model.config import ClientConfig, FetchPlan
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
+from aisdatapipes.order.permutation import Positions
 from aisdatapipes.order.plan import Order
 from aisdatapipes.pipes.lister import checked_name_filter
 from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.shared import Shared
 
 Begin = Callable[[Iterator[AISURL], Meter], Iterator[Any]]
 
@@ -153,23 +154,20 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         return listing
 
     def _urls(self, meter: Meter) -> Iterator[AISURL]:
-        info = get_worker_info()
-        if self._partition_sources_by_worker and info is not None and info.num_workers > 1:
-            mine = slice(info.id, None, info.num_workers)
-            listing = self._catalog.part(mine).listing(meter)
-            world = current_world(self._order.world)
-            yield from map(listing.url, self._dealt(listing, World(world.rank, world.world_size)))
-        else:
-            listing = self._listing(meter)
-            yield from map(listing.url, self._positions(listing))
+        listing = self._listing(meter)
+        return map(listing.url, self._positions(listing))
 
     def _positions(self, listing: Listing) -> Iterator[int]:
-        return self._dealt(listing, current_world(self._order.world))
-
-    def _dealt(self, listing: Listing, world: World) -> Iterator[int]:
-        epoch = self._shared.begin_epoch()
-        for positions in self._order.positions(len(listing), epoch, world):
-            yield from positions.tolist()
+        """Where the items of this rank and worker stand in the listing, in this epoch's order."""
+        epoch, world = self._shared.begin_epoch(), current_world(self._order.world)
+        if self._partition_sources_by_worker and world.num_workers > 1:
+            mine = listing.of_sources(slice(world.worker, None, world.num_workers))
+            alone = World(world.rank, world.world_size)
+            shares: Iterator[Positions] = (mine[share] for share in self._order.positions(len(mine), epoch, alone))
+        else:
+            shares = self._order.positions(len(listing), epoch, world)
+        for share in shares:
+            yield from share.tolist()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

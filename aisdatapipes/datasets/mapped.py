@@ -9,7 +9,6 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from aisdatapipes.datasets.objects import ObjectList
-from aisdatapipes.datasets.shared import Shared
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
@@ -21,6 +20,7 @@ from aisdatapipes.model.config import ClientConfig, FetchPlan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.pipes.lister import checked_name_filter
+from aisdatapipes.pipes.shared import Shared
 
 
 class AISBaseMapDataset(ABC, Dataset[Any]):

@@ -49,10 +49,6 @@ class Catalog:
                 self._listing = self._from_file() or (self._shared(meter) if self._is_worker() else self._made(meter))
             return self._listing
 
-    def part(self, keep: slice) -> Catalog:
-        """A catalog of some of the sources, with a listing of its own."""
-        return Catalog(self.sources[keep], self._name_filter)
-
     @property
     def known(self) -> bool:
         """True when asking for the listing costs nothing."""

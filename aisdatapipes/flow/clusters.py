@@ -35,7 +35,7 @@ class Clusters:
     def _config(self, url: AISURL) -> ClientConfig:
         if url.endpoint is None:
             if self._default is None:
-                raise ConfigError(f"{url}: no endpoint is known for it")
+                raise ConfigError(f"{url}: no endpoint; pass url='http://host:port', or set AIS_ENDPOINT")
             return self._default
         known = self._others.get(url.endpoint)
         if known is not None:

@@ -141,6 +141,11 @@ class Listing(Sequence[AISURL]):
         start = int(self.ends[position - 1]) if position else 0
         return self.blob[start : int(self.ends[position])].decode("utf-8", "surrogateescape")
 
+    def of_sources(self, keep: slice) -> npt.NDArray[np.int64]:
+        """Positions of the objects of some sources, in order: shape (m,)."""
+        runs = [np.arange(self._firsts[i], self._firsts[i + 1]) for i in range(len(self.sources))[keep]]
+        return np.concatenate(runs) if runs else np.zeros(0, np.int64)
+
     def source_index(self, position: int) -> int:
         """Index in ``sources`` of the source that the object came from."""
         return int(np.searchsorted(self._firsts, position, side="right")) - 1

@@ -10,7 +10,7 @@ from aisdatapipes.flow.fetch import fetched
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.config import FetchPlan
-from aisdatapipes.model.errors import InvalidURL
+from aisdatapipes.model.errors import ConfigError, InvalidURL
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.pipes.base import AISPipe, Urls, checked_length, checked_source, functional, legacy_name
 from aisdatapipes.pipes.stream import ObjectStream
@@ -68,12 +68,23 @@ class AISFileLoaderIterDataPipe(AISPipe["tuple[AISURL, ObjectStream]"]):
         if isinstance(self.source_datapipe, (list, tuple)):
             for text in self.source_datapipe:
                 object_url(text)
-        self._config = config_of(url)
+        self._config = self._checked_config(url)
         self._length = checked_length(length, type(self).__name__)
         self._etl_name = etl_name
         self._fetch = fetch or FetchPlan()
         self._tolerance = Tolerance(on_error, max_errors)
         self._meter = Meter()
+
+    def _checked_config(self, url: str | ClientConfig | Client | None) -> ClientConfig | None:
+        try:
+            return config_of(url)
+        except ConfigError:
+            urls = self.source_datapipe
+            # URLs of `AISSourceLister` say their cluster themselves; in a pipe they are not there to see yet.
+            known = not isinstance(urls, (list, tuple)) or all(AISURL.parse(text).endpoint for text in urls)
+            if url is None and known:
+                return None
+            raise
 
     def __iter__(self) -> Iterator[tuple[AISURL, ObjectStream]]:
         return ((url, ObjectStream(data)) for url, data in self._run())

@@ -10,6 +10,7 @@ from aisdatapipes.order.deal import Even
 from aisdatapipes.order.plan import Order
 from aisdatapipes.pipes.base import AISPipe, Urls, functional
 from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.shared import Shared
 
 
 @functional("ais_plan")
@@ -45,20 +46,23 @@ class AISPlanner(AISPipe[Any]):
         super().__init__()
         self.source_datapipe = [source_datapipe] if isinstance(source_datapipe, str) else source_datapipe
         self._order = Order(shuffle=shuffle, seed=seed, batch_size=batch_size, even=even, world=world)
-        self._next_epoch = 0
+        self._shared = Shared()
         self._shards: dict[Any, tuple[int, int]] = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is epoch ``epoch``; without this, iterations count 0, 1, 2 and so on."""
-        self._next_epoch = epoch
+        """The next iteration is epoch ``epoch``; without this, iterations count 0, 1, 2 and so on.
+
+        Forked workers count along with this process. torch copies a pipe to spawned ones, which then begin with the
+        epoch that is set here: call this before each epoch.
+        """
+        self._shared.set_epoch(epoch)
 
     def apply_sharding(self, num_of_instances: int, instance_id: int, sharding_group: Any = None) -> None:
         """What a DataLoader2 reading service says about this process; a DataLoader is asked directly."""
         self._shards[getattr(sharding_group, "name", "DEFAULT")] = (instance_id, num_of_instances)
 
     def __iter__(self) -> Iterator[Any]:
-        epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
-        return self._run(epoch)
+        return self._run(self._shared.begin_epoch())
 
     def __len__(self) -> int:
         return self._order.samples(len(cast("Sized", self.source_datapipe)), self._world())

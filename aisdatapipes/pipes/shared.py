@@ -23,7 +23,7 @@ _OBJECTS, _BYTES = (_FIRST_COUNTER + _COUNTERS.index(name) for name in ("objects
 
 
 class Shared:
-    """Epochs and counters of one dataset."""
+    """Epochs and counters of one dataset or plan."""
 
     def __init__(self) -> None:
         self._table = torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64)
