@@ -79,7 +79,9 @@ def test_a_range_of_a_member(shard: Place) -> None:
     """400: ranges and archives do not go together, whatever the archive is."""
     status, message = said(shard.ask("GET", "dir/s.tar", "&archpath=x/1.jpg", Range="bytes=0-9"))
     assert status == 400
-    assert message.endswith("cannot range-read archived content range: bytes=0-9, arch query: (archpath=x/1.jpg) - operation not supported")
+    assert message.endswith(
+        "cannot range-read archived content range: bytes=0-9, arch query: (archpath=x/1.jpg) - operation not supported"
+    )
 
 
 def test_a_range_of_the_shard(shard: Place) -> None:

@@ -85,14 +85,19 @@ def test_names_of_buckets(http: Http, name: str) -> None:
         ("GET", "/v1/objects/nosuch-bucket/a?provider=ais&namespace=%40%23ns", 404, 'bucket "ais://#ns/nosuch-bucket" does not exist'),
     ],
 )  # fmt: skip
-def test_a_missing_bucket_is_known_to_the_proxy(http: Http, method: str, target: str, status: int, message: str) -> None:
+def test_a_missing_bucket_is_known_to_the_proxy(
+    http: Http, method: str, target: str, status: int, message: str
+) -> None:
     """One request says so; nothing is created by the way."""
     reply = http.once(method, target, b"x" if method == "PUT" else None)
     assert said(reply) == (status, message)
     assert error_of(reply)["tcode"] == "ErrBckNotFound"
 
 
-@pytest.mark.parametrize(("provider", "said_name"), [("aws", "AWS"), ("s3", "AWS"), ("gcp", "GCP"), ("gs", "GCP"), ("azure", "Azure"), ("oci", "OCI")])
+@pytest.mark.parametrize(
+    ("provider", "said_name"),
+    [("aws", "AWS"), ("s3", "AWS"), ("gcp", "GCP"), ("gs", "GCP"), ("azure", "Azure"), ("oci", "OCI")],
+)
 def test_a_provider_without_a_back_end(http: Http, provider: str, said_name: str) -> None:
     """The words say which one is missing in the cluster."""
     status, message = said(http.once("GET", f"/v1/objects/nosuch-bucket/a?provider={provider}"))

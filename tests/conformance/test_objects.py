@@ -50,11 +50,17 @@ def test_a_range_is_a_part_of_one_version(filled: Place, asked: str, content: by
     assert (headers["Ais-Checksum-Value"], headers["Ais-Version"]) == (SUM, "1")
 
 
-@pytest.mark.parametrize(("name", "asked", "size"), [("ten", "bytes=10-", 10), ("ten", "bytes=10-12", 10), ("empty", "bytes=0-", 0)])
+@pytest.mark.parametrize(
+    ("name", "asked", "size"), [("ten", "bytes=10-", 10), ("ten", "bytes=10-12", 10), ("empty", "bytes=0-", 0)]
+)
 def test_a_range_beyond_the_end_says_the_size(filled: Place, name: str, asked: str, size: int) -> None:
     """416, and the header says how long the object is."""
     reply = filled.ask("GET", name, Range=asked)
-    assert (reply.status, reply.headers["Content-Range"], error_of(reply)["tcode"]) == (416, f"bytes */{size}", "ErrRangeNotSatisfiable")
+    assert (reply.status, reply.headers["Content-Range"], error_of(reply)["tcode"]) == (
+        416,
+        f"bytes */{size}",
+        "ErrRangeNotSatisfiable",
+    )
 
 
 @pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=0-1,4-5", "chars=0-1", "bytes=a-b", "bytes=-"])
@@ -109,8 +115,12 @@ def test_head_of_a_missing_object(filled: Place, query: str) -> None:
 def test_an_overwritten_object_has_the_next_version(filled: Place) -> None:
     """PUT says checksum and version of what it stored; versions count from 1."""
     replies = [filled.ask("PUT", "new", body=body) for body in (b"one", b"two", b"")]
-    assert [(reply.status, reply.data, reply.headers["Ais-Version"]) for reply in replies] == [(200, b"", str(n)) for n in (1, 2, 3)]
-    assert [reply.headers["Ais-Checksum-Value"] for reply in replies] == [xxhash.xxh64_hexdigest(body) for body in (b"one", b"two", b"")]
+    assert [(reply.status, reply.data, reply.headers["Ais-Version"]) for reply in replies] == [
+        (200, b"", str(n)) for n in (1, 2, 3)
+    ]
+    assert [reply.headers["Ais-Checksum-Value"] for reply in replies] == [
+        xxhash.xxh64_hexdigest(body) for body in (b"one", b"two", b"")
+    ]
     got = filled.ask("GET", "new")
     assert (got.data, got.headers["Ais-Version"], got.headers["Content-Length"]) == (b"", "3", "0")
 
@@ -136,11 +146,18 @@ def test_errors_have_one_form(filled: Place) -> None:
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.data.endswith(b"}\n")
     found = error_of(reply)
-    assert (found["tcode"], found["method"], found["url_path"], found["status"]) == ("ErrNotFound", "GET", filled.path("nope"), 404)
+    assert (found["tcode"], found["method"], found["url_path"], found["status"]) == (
+        "ErrNotFound",
+        "GET",
+        filled.path("nope"),
+        404,
+    )
     assert {"message", "remote_addr", "caller", "node"} <= set(found)
 
 
-@pytest.mark.parametrize("query", ["&nonsense=1", "&provider=ais", "&namespace=%40%23", "&latest-ver=false", "&uuid=", "&etl_name="])
+@pytest.mark.parametrize(
+    "query", ["&nonsense=1", "&provider=ais", "&namespace=%40%23", "&latest-ver=false", "&uuid=", "&etl_name="]
+)
 def test_unknown_and_idle_query_keys_change_nothing(filled: Place, query: str) -> None:
     """Keys that mean nothing here are ignored."""
     assert filled.ask("GET", "ten", query).data == TEN
@@ -175,7 +192,9 @@ def test_one_connection_serves_everything(filled: Place) -> None:
         assert filled.http.once("HEAD", path).status == 307
         assert filled.http.once("GET", "/v1/objects/nosuch-bucket/x").status == 404
         filled.http.listed(filled.name)
-    assert [filled.http.pool(url).num_connections for url in {owner, at_empty, proxy}] == [1] * len({owner, at_empty, proxy})
+    assert [filled.http.pool(url).num_connections for url in {owner, at_empty, proxy}] == [1] * len(
+        {owner, at_empty, proxy}
+    )
 
 
 def test_a_body_without_a_length_is_stored_whole(filled: Place) -> None:
@@ -188,6 +207,10 @@ def test_a_body_without_a_length_is_stored_whole(filled: Place) -> None:
 def test_sdk_reads_the_same(filled: Place) -> None:
     """The SDK sees content, size, checksum and version as they are on the wire, by way of the proxy and directly."""
     one = filled.bucket.sdk.object("ten")
-    assert [one.get_reader().read_all(), one.get_reader(direct=True).read_all(), one.get_reader(byte_range="bytes=2-4").read_all()] == [TEN, TEN, b"234"]
+    assert [
+        one.get_reader().read_all(),
+        one.get_reader(direct=True).read_all(),
+        one.get_reader(byte_range="bytes=2-4").read_all(),
+    ] == [TEN, TEN, b"234"]
     props = one.props
     assert (props.checksum_value, props.size, props.obj_version) == (SUM, 10, "1")

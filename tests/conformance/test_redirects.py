@@ -75,7 +75,11 @@ def test_redirect_of_a_direct_read_is_none(place: Place) -> None:
         got = place.http.once("GET", place.path("x.jpg") + "?provider=ais", at=at)
         head = place.http.once("HEAD", place.path("x.jpg") + "?provider=ais&props=checksum", at=at)
         if node["daemon_id"] == mine:
-            assert (got.status, got.data, got.headers["Ais-Checksum-Value"]) == (200, b"content", xxhash.xxh64_hexdigest(b"content"))
+            assert (got.status, got.data, got.headers["Ais-Checksum-Value"]) == (
+                200,
+                b"content",
+                xxhash.xxh64_hexdigest(b"content"),
+            )
             assert (head.status, head.headers["Content-Length"]) == (200, "7")
         else:
             assert said(got) == (404, f"t[ID]: ais://{place.name}/x.jpg does not exist")
