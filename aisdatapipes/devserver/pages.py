@@ -37,8 +37,9 @@ def page_of(bucket: Bucket, options: ListOptions, location: Callable[[str], str]
     size = options.page_size or listing.PAGE_SIZE
     entries = [entry for entry, _ in zip(found, range(size), strict=False)]
     token = entries[-1].name if len(entries) == size else ""
-    if options.flags & listing.NO_RECURSION:
-        entries.sort(key=lambda entry: not entry.flags & listing.DIRECTORY)  # folders come first
+    if options.flags & (listing.NO_RECURSION | listing.ARCH_DIR):
+        # Within a page all are in the order of their names: "a.tar", "a.tar.idx", "a.tar/member".
+        entries.sort(key=lambda entry: entry.name.encode("utf-8", "surrogateescape"))
     return Page(entries, token)
 
 
