@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aisdatapipes.devserver import archives
-from aisdatapipes.devserver.calls import Call, Reply
+from aisdatapipes.devserver.calls import Call, Reply, check_name
 from aisdatapipes.devserver.refusals import Refused, no_object, unsupported
 from aisdatapipes.model.url import PROVIDERS
 from aisdatapipes.wire import batch
@@ -44,6 +44,7 @@ async def announced(state: State, call: Call) -> tuple[Node, str]:
         raise Refused(400, "moss: empty input")
     for entry in request.entries:
         state.buckets.find(PROVIDERS.get(entry.provider, entry.provider), entry.namespace, entry.bucket)
+        check_name(entry.name, "GET")
     target = _designated(state, request)
     wid = secrets.token_urlsafe(6)
     state.batches[wid] = request

@@ -31,10 +31,9 @@ MAP = ClusterMap("Ygq7nXw2k", 12, (T1, T2, T3), (P1,), "p1")
 def snode(node, kind, host, port):
     address = net(node.url, host, port)
     more = {"pub_extra": [net(url, "10.1.0.1", port) for url in node.more_urls]} if node.more_urls else {}
-    flags = {"flags": node.flags} if node.flags else {}
     return {
         "public_net": address, "intra_data_net": address, "intra_control_net": address,
-        "daemon_type": kind, "daemon_id": node.id, "id_digest": node.digest, **flags, **more,
+        "daemon_type": kind, "daemon_id": node.id, "id_digest": node.digest, "flags": node.flags, **more,
     }  # fmt: skip
 
 
