@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+
+import xxhash
 
 from aisdatapipes.flow.batches import batched
 from aisdatapipes.flow.clusters import Clusters
@@ -27,9 +30,17 @@ def fetched(
 
     Raises: what ``tolerance`` does not bear, when the object is reached and not before.
     """
-    if plan.strategy == "batch":
-        yield from batched(urls, clusters, plan, meter, tolerance)
+    if plan.strategy != "batch":
+        yield from _got(urls, clusters, plan, meter, tolerance)
         return
+    # A get-batch gives objects as they are stored: what an ETL is to change is read by GET.
+    for transformed, group in itertools.groupby(urls, lambda url: bool(url.etl_name)):
+        yield from (_got if transformed else batched)(group, clusters, plan, meter, tolerance)
+
+
+def _got(
+    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance
+) -> Iterator[tuple[AISURL, bytes]]:
     parts: list[Read] = []
     for read in ordered(_reads(urls, clusters, plan), plan.width, plan.window_bytes, meter):
         parts.append(read)
@@ -37,10 +48,12 @@ def fetched(
             continue
         done, parts = parts, []
         error = next((part.error for part in done if part.error is not None), None) or _mixed(done)
+        data = done[0].data if len(done) == 1 else b"".join([part.data for part in done])
+        if error is None and len(done) > 1 and plan.verify:
+            error = _corrupt(done[0], data)
         if error is not None:
             tolerance.bear(error, meter)
             continue
-        data = done[0].data if len(done) == 1 else b"".join([part.data for part in done])
         meter.objects += 1
         meter.bytes += len(data)
         yield read.url, data
@@ -81,3 +94,12 @@ def _mixed(parts: list[Read]) -> CorruptBody | None:
             url=first.url, status=206, attempts=max(part.attempts for part in parts),
         )  # fmt: skip
     return None
+
+
+def _corrupt(first: Read, data: bytes) -> CorruptBody | None:
+    """An error if the joined parts are not what the checksum of the whole promises."""
+    found = xxhash.xxh64_hexdigest(data) if first.checksum else None
+    if found == first.checksum:
+        return None
+    text = f"cannot read: the content's xxh64 is {found}, the cluster promised {first.checksum}"
+    return CorruptBody(text, url=first.url, status=206, attempts=first.attempts)
