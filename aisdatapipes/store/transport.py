@@ -84,10 +84,15 @@ class Reply:
     def header(self, name: str) -> str | None:
         """The value of a header, by its name in any case; None where it is absent."""
         wanted = name.lower().encode() + b":"
-        for line in self._lines:
+        for line in self._final_lines():
             if line[: len(wanted)].lower() == wanted:
                 return line[len(wanted) :].strip().decode("latin-1")
         return None
+
+    def _final_lines(self) -> list[bytes]:
+        """Without those of interim answers (1xx), which come first."""
+        starts = [i for i, line in enumerate(self._lines) if line.startswith(b"HTTP/")]
+        return self._lines[starts[-1] :] if len(starts) > 1 else self._lines
 
 
 Done = Callable[[Reply], None]
