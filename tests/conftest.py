@@ -145,7 +145,7 @@ def _possessions() -> dict[str, set[str]]:
     return {
         "threads": {f"{thread.name} {thread.ident}" for thread in threading.enumerate() if _ours(thread)},
         "children": _children(),
-        "shared memory": {path.name for path in Path("/dev/shm").iterdir()},
+        "shared memory": {path.name for path in Path("/dev/shm").iterdir() if _may_be_ours(path.name)},
     }
 
 
@@ -154,9 +154,16 @@ def _ours(thread: threading.Thread) -> bool:
     return not thread.name.startswith(("pytest_timeout", "asyncio_", "Tqdm", "tqdm"))
 
 
+def _may_be_ours(name: str) -> bool:
+    # The folder belongs to the whole machine: semaphores do not say whose they are, torch's files do.
+    parts = name.split("_")
+    return not name.startswith("sem.") and (parts[0] != "torch" or parts[1:2] == [str(os.getpid())])
+
+
 def _children() -> set[str]:
     found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    lists = Path("/proc/self/task").glob("*/children")
+    for path in (Path(f"/proc/{pid}/stat") for one in lists for pid in _read(one).split()):
         try:
             name, rest = path.read_text().rsplit(")", 1)
         except OSError:
@@ -166,6 +173,13 @@ def _children() -> set[str]:
         if parent == str(os.getpid()) and state != "Z" and not _is_helper(path):
             found.add(f"{path.parent.name} {name.partition('(')[2]}")
     return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # the thread has ended
+        return ""
 
 
 def _is_helper(stat: Path) -> bool:
