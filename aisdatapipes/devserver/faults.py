@@ -131,7 +131,11 @@ def _status(options: Options) -> Reply:
 
 
 def _reset(options: Options) -> Reply:
-    return Reply(body=b"\0" * (options["after"] or 0), delivery=Delivery(reset=True, cut_after=options["after"]))
+    after = options["after"]
+    if after is None:
+        return Reply(delivery=Delivery(reset=True))
+    # More is promised than comes: else these bytes would be a complete answer.
+    return Reply(body=b"\0" * after, delivery=Delivery(reset=True, cut_after=after, promise=after + 1))
 
 
 def _refuse_batch(options: Options) -> Reply:

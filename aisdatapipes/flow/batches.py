@@ -35,7 +35,9 @@ def batched(
     for job in ordered(jobs, BATCHES_AT_ONCE, plan.window_bytes, meter):
         _check(job)
         lacking = [url for url, data in zip(job.urls, job.contents, strict=True) if data is None]
-        again = ordered((Read(job.cluster, url, verify=plan.verify) for url in lacking), plan.width, plan.window_bytes, meter)
+        again = ordered(
+            (Read(job.cluster, url, verify=plan.verify) for url in lacking), plan.width, plan.window_bytes, meter
+        )
         for url, content in zip(job.urls, job.contents, strict=True):
             data = content
             if data is None:

@@ -51,7 +51,11 @@ class RetryPolicy:
         for name in ("first_delay", "max_delay"):
             value = getattr(self, name)
             _check(_is_number(value) and value >= 0, f"RetryPolicy.{name} must be 0 or more seconds", value)
-        _check(_is_number(self.deadline) and self.deadline > 0, "RetryPolicy.deadline must be more than 0 seconds", self.deadline)
+        _check(
+            _is_number(self.deadline) and self.deadline > 0,
+            "RetryPolicy.deadline must be more than 0 seconds",
+            self.deadline,
+        )
 
 
 @dataclass(frozen=True, slots=True)

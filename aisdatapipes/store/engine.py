@@ -26,7 +26,7 @@ import pycurl
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import handles
-from aisdatapipes.store.transport import Done, Failure, Reply, Request
+from aisdatapipes.store.transport import Done, Failure, Reply, Request, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
@@ -49,7 +49,7 @@ class CurlTransport:
         except (OSError, RuntimeError) as error:  # no file descriptor or no thread left to start with
             failure = Failure("local", str(error))
         if failure is not None:
-            done(Reply(0, [], b"", failure))
+            tell(done, Reply(0, [], b"", failure))
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
@@ -115,9 +115,7 @@ class _Transfer:
 class _Loop:
     """The thread and all that it owns."""
 
-    def __init__(
-        self, config: ClientConfig, may_end: Callable[[_Loop], bool], forget: Callable[[_Loop], None]
-    ) -> None:
+    def __init__(self, config: ClientConfig, may_end: Callable[[_Loop], bool], forget: Callable[[_Loop], None]) -> None:
         self._config = config
         self._may_end, self._forget = may_end, forget
         self.ending = False
@@ -187,7 +185,7 @@ class _Loop:
         self._poll.close()
         os.close(self._wake_fd)
         for transfer in left:
-            transfer.done(Reply(0, [], b"", why))
+            tell(transfer.done, Reply(0, [], b"", why))
 
     def _wait_s(self) -> float:
         """Seconds until something is due; -1 when nothing is."""
@@ -265,7 +263,7 @@ class _Loop:
             handles.aim(curl, request, transfer.lines, transfer.chunks, self._config.token)
         except Exception as error:  # noqa: BLE001 - such as a certificate file that is none
             del self._transfers[request]
-            transfer.done(Reply(0, [], b"", Failure("local", str(error))))
+            tell(transfer.done, Reply(0, [], b"", Failure("local", str(error))))
             return
         transfer.curl = curl
         self._by_curl[curl] = transfer
@@ -298,4 +296,4 @@ class _Loop:
         chunks = transfer.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._release(transfer, keep=failure is None)
-        transfer.done(Reply(status, transfer.lines, body, failure))
+        tell(transfer.done, Reply(status, transfer.lines, body, failure))

@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.certificates import ca_bundle
-from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request
+from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request, tell
 
 MAX_THREADS = 16  # more of them spend their time waiting for the GIL: 3,423 GET/s with 64, 2,159 with 16 at 5 ms
 LINGER = 2.0  # seconds
@@ -63,7 +63,7 @@ class ThreadTransport:
                     self._start_thread()
                 self._news.notify()
                 return
-        done(Reply(0, [], b"", _CLOSED))
+        tell(done, Reply(0, [], b"", _CLOSED))
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
@@ -89,7 +89,7 @@ class ThreadTransport:
             self._resumed.notify_all()
             threads = list(self._threads)
         for *_, done in left:
-            done(Reply(0, [], b"", _CLOSED))
+            tell(done, Reply(0, [], b"", _CLOSED))
         for thread in threads:
             thread.join()
         self._pool.clear()
@@ -108,7 +108,7 @@ class ThreadTransport:
                 dropped = request in self._dropped
                 self._dropped.discard(request)
             if not dropped:
-                done(reply)
+                tell(done, reply)
 
     def _next_job(self) -> tuple[Request, Done] | None:
         """The next request that is due; None when this thread is to end."""

@@ -7,9 +7,12 @@ raises passes this line: a transfer that fails is a `Reply` with a `Failure`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+log = logging.getLogger("aisdatapipes")
 
 # What can go wrong before there is a complete answer:
 #   connect    nobody listens, no such host, no route
@@ -96,6 +99,14 @@ class Reply:
 
 
 Done = Callable[[Reply], None]
+
+
+def tell(done: Done, reply: Reply) -> None:
+    """Call a listener; one that fails is a defect, which must not end the thread that serves all the others."""
+    try:
+        done(reply)
+    except Exception:
+        log.exception("a listener failed: a defect in aisdatapipes, please report it")
 
 
 class Transport(Protocol):

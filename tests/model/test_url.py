@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aisdatapipes.model.errors import InvalidURL
-from aisdatapipes.model.url import PROVIDERS, AISURL, bucket_url, checked_bucket, checked_provider, http_url
+from aisdatapipes.model.url import AISURL, PROVIDERS, bucket_url, checked_bucket, checked_provider, http_url
 
 # text, provider, namespace, bucket, name; written by AIStore in this form, so the parts give the text again
 TABLE = [
@@ -102,9 +102,7 @@ def test_parsed_once():
 
 def test_pickling_keeps_the_parts():
     """A pickled URL is equal, and has its parts."""
-    url = AISURL.make(
-        "ais://b/o", "ais", "b", "o", namespace="@#n", size=3, endpoint="http://h", etl_name="e"
-    )
+    url = AISURL.make("ais://b/o", "ais", "b", "o", namespace="@#n", size=3, endpoint="http://h", etl_name="e")
     copy = pickle.loads(pickle.dumps(url))
     assert (type(copy), str(copy), parts(copy)) == (AISURL, "ais://b/o", ("ais", "@#n", "b", "o"))
     assert (copy.size, copy.endpoint, copy.etl_name) == (3, "http://h", "e")

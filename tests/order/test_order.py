@@ -111,7 +111,11 @@ def test_shares_make_up_the_epoch(even):
 
 
 @given(
-    st.integers(0, 500), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.sampled_from(["none", "repeat", "drop"])
+    st.integers(0, 500),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from(["none", "repeat", "drop"]),
 )
 def test_shares_make_up_any_epoch(n, ranks, batch, workers, even):
     """The same for any numbers."""
