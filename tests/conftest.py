@@ -151,7 +151,7 @@ def _possessions() -> dict[str, set[str]]:
 
 def _ours(thread: threading.Thread) -> bool:
     # pytest-timeout's, and the pool of the embedded cluster, which lives as long as the session.
-    return not thread.name.startswith(("pytest_timeout", "asyncio_", "Tqdm", "tqdm"))
+    return not thread.name.startswith(("pytest_timeout", "asyncio_", "uvloop_", "Tqdm", "tqdm"))
 
 
 def _may_be_ours(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 
 import xxhash
@@ -30,17 +29,9 @@ def fetched(
 
     Raises: what ``tolerance`` does not bear, when the object is reached and not before.
     """
-    if plan.strategy != "batch":
-        yield from _got(urls, clusters, plan, meter, tolerance)
+    if plan.strategy == "batch":
+        yield from batched(urls, clusters, plan, meter, tolerance)
         return
-    # A get-batch gives objects as they are stored: what an ETL is to change is read by GET.
-    for transformed, group in itertools.groupby(urls, lambda url: bool(url.etl_name)):
-        yield from (_got if transformed else batched)(group, clusters, plan, meter, tolerance)
-
-
-def _got(
-    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance
-) -> Iterator[tuple[AISURL, bytes]]:
     parts: list[Read] = []
     for read in ordered(_reads(urls, clusters, plan), plan.width, plan.window_bytes, meter):
         parts.append(read)

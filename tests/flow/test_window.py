@@ -159,8 +159,7 @@ def test_a_source_that_raises(bad):
         found = []
         results = ordered(source(), 8, 1000, Meter())
         with pytest.raises(ZeroDivisionError, match="of the source"):
-            for job in results:
-                found.append(job.number)
+            found.extend(job.number for job in results)
         assert (found, next(results, "ended")) == (list(range(bad)), "ended")
 
 
@@ -180,9 +179,7 @@ def test_jobs_that_end_while_they_are_started():
 
     class Sudden(Job):
         def start(self, done):
-            if self.number >= width:
-                done(self)
-            elif self.number == 0:
+            if self.number >= width or self.number == 0:
                 done(self)
             else:
                 first.append(lambda: done(self))

@@ -38,7 +38,7 @@ def test_endpoints(text, url):
 )  # fmt: skip
 def test_bad_endpoints(text):
     """What is no endpoint is a `ConfigError` that shows one."""
-    with pytest.raises(ConfigError, match="http|token="):
+    with pytest.raises(ConfigError, match=r"http|token="):
         endpoint_url(text)
 
 

@@ -90,7 +90,7 @@ class Misbehaving:
 
     def _respond(self, connection: socket.socket, head: str) -> bool:
         """True when the connection goes on."""
-        route = head.split(" ", 2)[1].split("?")[0].strip("/").split("/")[0]
+        route = head.split(" ", 2)[1].split("?", maxsplit=1)[0].strip("/").split("/")[0]
         send = connection.sendall
         match route:
             case "cut":

@@ -75,7 +75,7 @@ ONCE = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "options"), ONCE, ids=lambda value: str(value))
+@pytest.mark.parametrize(("fault", "options"), ONCE, ids=str)
 def test_what_passes_is_not_seen(place, faults, fault, options):
     """After a few misbehaviours of a target the right bytes are there, and the tries are counted."""
     struck = faults.add(fault, times=3, **options)
