@@ -34,12 +34,46 @@ def batched(
 
     Raises: ``StoreError`` at once where the cluster has no get-batch, else as `flow.fetch.fetched`.
     """
-    jobs = _jobs(iter(urls), clusters, plan, form or BatchForm())
+    for fits, group in itertools.groupby(urls, _fits):
+        if fits:
+            yield from _by_batch(group, clusters, plan, meter, tolerance, form or BatchForm())
+        else:
+            yield from _by_get(group, clusters, plan, meter, tolerance)
+
+
+def _fits(url: AISURL) -> bool:
+    """False for what a get-batch cannot ask for: an ETL's answer, or a name that is no UTF-8."""
+    try:
+        url.name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not url.etl_name
+
+
+def _by_get(
+    urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance
+) -> Iterator[tuple[AISURL, bytes]]:
+    reads = (Read(clusters.of(url), url, verify=plan.verify) for url in urls)
+    for read in ordered(reads, plan.width, plan.window_bytes, meter):
+        if read.error is not None:
+            tolerance.bear(read.error, meter)
+            continue
+        meter.objects += 1
+        meter.bytes += len(read.data)
+        yield read.url, read.data
+
+
+def _by_batch(
+    urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance, form: BatchForm
+) -> Iterator[tuple[AISURL, bytes]]:
+    jobs = _jobs(urls, clusters, plan, form)
     at_once = max(BATCHES_AT_ONCE, min(MOST_BATCHES_AT_ONCE, plan.width, OBJECTS_AT_ONCE // plan.batch_objects))
     for job in ordered(jobs, at_once, plan.window_bytes, meter):
         _check(job)
         lacking = [url for url, data in zip(job.urls, job.contents, strict=True) if data is None]
-        again = ordered((Read(job.cluster, url) for url in lacking), plan.width, plan.window_bytes, meter)
+        again = ordered(
+            (Read(job.cluster, url, verify=plan.verify) for url in lacking), plan.width, plan.window_bytes, meter
+        )
         for url, content in zip(job.urls, job.contents, strict=True):
             data = content
             if data is None:

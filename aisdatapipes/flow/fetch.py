@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import xxhash
+
 from aisdatapipes.flow.batches import batched
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
@@ -37,10 +39,12 @@ def fetched(
             continue
         done, parts = parts, []
         error = next((part.error for part in done if part.error is not None), None) or _mixed(done)
+        data = done[0].data if len(done) == 1 else b"".join([part.data for part in done])
+        if error is None and len(done) > 1 and plan.verify:
+            error = _corrupt(done[0], data)
         if error is not None:
             tolerance.bear(error, meter)
             continue
-        data = done[0].data if len(done) == 1 else b"".join([part.data for part in done])
         meter.objects += 1
         meter.bytes += len(data)
         yield read.url, data
@@ -81,3 +85,12 @@ def _mixed(parts: list[Read]) -> CorruptBody | None:
             url=first.url, status=206, attempts=max(part.attempts for part in parts),
         )  # fmt: skip
     return None
+
+
+def _corrupt(first: Read, data: bytes) -> CorruptBody | None:
+    """An error if the joined parts are not what the checksum of the whole promises."""
+    found = xxhash.xxh64_hexdigest(data) if first.checksum else None
+    if found == first.checksum:
+        return None
+    text = f"cannot read: the content's xxh64 is {found}, the cluster promised {first.checksum}"
+    return CorruptBody(text, url=first.url, status=206, attempts=first.attempts)

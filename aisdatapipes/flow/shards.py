@@ -147,6 +147,9 @@ class _RangeFile(io.RawIOBase):
         else:
             read = Read(self._first.cluster, self._first.url, span=(self._at, length))
             read.wait()
+            if read.version != self._first.version:
+                text = "cannot read: it was overwritten while it was read"
+                raise CorruptBody(text, url=read.url, status=206, attempts=read.attempts)
             data = read.data
         buffer[: len(data)] = data
         self._at += len(data)

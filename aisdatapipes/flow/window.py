@@ -95,17 +95,19 @@ class _Window(Generic[J]):
         self._largest = max(1, window_bytes // 4)  # what a job of unknown size is counted with
         self._seen = 0
         self._over: J | None = None  # built, but the window is full
-        self._dry = False
+        self._dry = False  # no more jobs, for the source has ended or failed
+        self._failed: Exception | None = None  # what the source raised: its turn is after the jobs before it
+        self._starting = False  # somebody is in `_start_built`
         self._waiting = False
         self._cancelled = False
 
     def fill(self) -> None:
         """Build and start jobs, up to the limits; called by the consumer only."""
+        self._check_process()
         for _ in range(self._width):  # a bound: the consumer may have results to take
             if len(self._order) >= self._width * AHEAD_WIDTHS:
                 return
-            job = self._over or next(self._jobs, None)
-            self._over = None
+            job = self._next_job()
             if job is None:
                 return
             cost = job.cost if job.cost >= 0 else self._largest
@@ -124,15 +126,31 @@ class _Window(Generic[J]):
             if start:
                 job.start(self._on_end)
 
+    def _next_job(self) -> J | None:
+        job, self._over = self._over, None
+        if job is not None or self._dry:
+            return job
+        try:
+            job = next(self._jobs, None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, `take` raises it when it is its turn
+            self._failed = error
+        self._dry = job is None
+        return job
+
+    def _check_process(self) -> None:
+        # Before any lock is touched: one that another thread held at the fork stays locked for ever.
+        if os.getpid() != self._pid:
+            raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
+
     def take(self) -> list[J]:
         """The ended jobs at the head of the window, at least one; empty when there are no more."""
         longest = max(1, self._width // RUN_SHARE)
         with self._news:
             if not self._order:
+                if self._failed is not None:
+                    raise self._failed
                 return []
             while self._order[0] not in self._ended:
-                if os.getpid() != self._pid:
-                    raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
                 self._waiting = True
                 self._news.wait()
             self._waiting = False
@@ -145,6 +163,7 @@ class _Window(Generic[J]):
 
     def release(self, job: J) -> None:
         """The consumer has taken the result: its bytes are free."""
+        self._check_process()
         with self._news:
             self._used -= self._charged.pop(job)
 
@@ -169,14 +188,29 @@ class _Window(Generic[J]):
             held = job.held
             self._used += held - self._charged[job]
             self._charged[job] = held
-            if job.cost < 0:
+            if job.cost < 0 and job.error is None:  # a missing object says nothing about the others
                 self._largest = max(held, self._largest if self._seen else 1)
                 self._seen += 1
-            following = self._built.popleft() if self._built else None
-            if following is not None:
-                self._under_way += 1
             if self._waiting and self._order and self._order[0] in self._ended:
                 self._waiting = False
                 self._news.notify()
-        if following is not None:
-            following.start(self._on_end)
+        self._start_built()
+
+    def _start_built(self) -> None:
+        """Start what is built while there is room; in a loop, for a job may end while it is started."""
+        with self._news:
+            if self._starting:
+                return  # whoever is at it sees the room
+            self._starting = True
+        try:
+            while True:
+                with self._news:
+                    if not self._built or self._under_way >= self._width:
+                        self._starting = False
+                        return
+                    job = self._built.popleft()
+                    self._under_way += 1
+                job.start(self._on_end)
+        except BaseException:
+            self._starting = False
+            raise

@@ -14,6 +14,11 @@ from aisdatapipes.model.errors import ConfigError
 Strategy = Literal["auto", "get", "batch", "ranges"]
 
 MIB = 1 << 20
+A_LONG_TIME = 3600.0  # seconds; what "no timeout" means here: nothing may hang for ever
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _check(holds: bool, what: str, got: object) -> None:
@@ -41,10 +46,16 @@ class RetryPolicy:
     deadline: float = 120.0
 
     def __post_init__(self) -> None:
-        _check(self.attempts >= 1, "RetryPolicy.attempts must be 1 or more", self.attempts)
+        whole = isinstance(self.attempts, int)
+        _check(whole and self.attempts >= 1, "RetryPolicy.attempts must be 1 or more", self.attempts)
         for name in ("first_delay", "max_delay"):
-            _check(getattr(self, name) >= 0, f"RetryPolicy.{name} must be 0 or more seconds", getattr(self, name))
-        _check(self.deadline > 0, "RetryPolicy.deadline must be more than 0 seconds", self.deadline)
+            value = getattr(self, name)
+            _check(_is_number(value) and value >= 0, f"RetryPolicy.{name} must be 0 or more seconds", value)
+        _check(
+            _is_number(self.deadline) and self.deadline > 0,
+            "RetryPolicy.deadline must be more than 0 seconds",
+            self.deadline,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ class FetchPlan:
         choices = get_args(Strategy)
         _check(self.strategy in choices, f"FetchPlan.strategy must be one of {choices}", self.strategy)
         for name in ("width", "batch_objects", "range_bytes", "window_bytes"):
-            _check(getattr(self, name) >= 1, f"FetchPlan.{name} must be 1 or more", getattr(self, name))
+            value = getattr(self, name)
+            _check(isinstance(value, int) and value >= 1, f"FetchPlan.{name} must be 1 or more", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +115,9 @@ class ClientConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", endpoint_url(self.endpoint))
         for name in ("connect_timeout", "read_timeout"):
-            _check(
-                getattr(self, name) > 0,
-                f"ClientConfig.{name} must be more than 0 seconds",
-                getattr(self, name),
-            )
+            value = getattr(self, name)
+            _check(_is_number(value) and value > 0, f"ClientConfig.{name} must be more than 0 seconds", value)
+            object.__setattr__(self, name, min(value, A_LONG_TIME))  # also of infinity
         _check(isinstance(self.retry, RetryPolicy), "ClientConfig.retry must be a RetryPolicy", self.retry)
         if self.ca_file is not None and not os.path.exists(self.ca_file):  # noqa: PTH110 - text, not Path
             raise ConfigError(f"ClientConfig.ca_file does not exist: {self.ca_file}")
@@ -151,9 +161,6 @@ def config_from_environment(endpoint: str | None = None) -> ClientConfig:
         connect_timeout=_seconds(env.get("AIS_CONNECT_TIMEOUT"), 3.0),
         read_timeout=_seconds(env.get("AIS_READ_TIMEOUT"), 20.0),
     )
-
-
-A_LONG_TIME = 3600.0  # seconds; what "no timeout" means here: nothing may hang for ever
 
 
 def _seconds(text: str | None, default: float) -> float:

@@ -144,8 +144,9 @@ def _plain_or_quoted(url: str) -> str:
 
 def _read_back(name: str, text: str) -> tuple[str | None, int | None, int]:
     """The attributes that `_written` put into ``text``, which may be a whole traceback around it."""
-    start = text.rfind(f"{name}: ")
-    line = text[start + len(name) + 2 :] if start >= 0 else text
+    # At the start of a line: a URL, which is one line, may contain the name itself.
+    starts = [found.end() for found in re.finditer(rf"^(?:[\w.]+\.)?{name}: ", text, re.MULTILINE)]
+    line = text[starts[-1] :] if starts else text
     line = line.rstrip("\n")
     tail = _TAIL.search(line)
     if tail is None:

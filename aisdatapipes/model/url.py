@@ -29,6 +29,7 @@ _NAMESPACE = re.compile(r"(?:@(?P<uuid>[^#/]*))?(?:#(?P<name>[^/]*))?")
 # Characters that stay as they are in a path; everything else is percent-encoded, so that no HTTP
 # library finds anything to "repair".
 _SAFE = "/-_.~!$&'()*+,;=:@"
+_HTTP_FORM = "http://host:port/v1/objects/bucket/name?provider=ais"
 
 
 class AISURL(str):
@@ -115,7 +116,7 @@ def bucket_url(provider: str, bucket: str, namespace: str = "") -> str:
 
 def object_path(bucket: str, name: str) -> str:
     """The path of an object in AIStore's API, percent-encoded: ``/v1/objects/bucket/a%20b``."""
-    return f"/v1/objects/{bucket}/{quote(name, _SAFE)}"
+    return f"/v1/objects/{bucket}/{quote(name, _SAFE, errors='surrogateescape')}"
 
 
 def http_url(endpoint: str, provider: str, bucket: str, name: str, namespace: str, etl_name: str | None) -> str:
@@ -163,34 +164,37 @@ def _parsed(text: str) -> AISURL:
         if not slash or not _NAMESPACE.fullmatch(namespace):
             raise InvalidURL(f"{text!r}: a namespace is followed by a bucket: provider://@uuid#namespace/bucket/name")
     bucket, _, name = rest.partition("/")
-    return AISURL.make(text, provider, checked_bucket(bucket, text), name, namespace=_canonical(namespace))
+    return AISURL.make(text, provider, checked_bucket(bucket, text), name, namespace=_canonical(namespace, text))
 
 
 def _parsed_http(text: str) -> AISURL:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise InvalidURL(f"{text!r}: {error}; expected {_HTTP_FORM}") from None
+    if parts.fragment:
+        raise InvalidURL(f"{text!r}: a '#' in a name is written %23 here; expected {_HTTP_FORM}")
     base, found, rest = parts.path.partition("/v1/objects/")
     bucket, _, name = rest.partition("/")
     if not found or not parts.netloc:
-        raise InvalidURL(
-            f"{text!r}: not an object of AIStore; expected http://host:port/v1/objects/bucket/name?provider=ais"
-        )
+        raise InvalidURL(f"{text!r}: not an object of AIStore; expected {_HTTP_FORM}")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return AISURL.make(
         text,
         checked_provider(query.get("provider") or "ais", text),
         checked_bucket(unquote(bucket), text),
-        unquote(name),
-        namespace=_canonical(query.get("namespace", "")),
+        unquote(name, errors="surrogateescape"),
+        namespace=_canonical(query.get("namespace", ""), text),
         endpoint=f"{parts.scheme}://{parts.netloc}{base}",
         etl_name=query.get("etl_name"),
     )
 
 
-def _canonical(namespace: str) -> str:
+def _canonical(namespace: str, said: str) -> str:
     """``@uuid#name``; empty for the global namespace, however it was written."""
     match = _NAMESPACE.fullmatch(namespace)
     if match is None:
-        raise InvalidURL(f"{namespace!r} is no namespace; expected @uuid#name")
+        raise InvalidURL(f"{said!r}: {namespace!r} is no namespace; expected @uuid#name")
     uuid, name = match["uuid"] or "", match["name"] or ""
     return f"@{uuid}#{name}" if uuid or name else ""
 

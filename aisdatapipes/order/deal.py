@@ -36,9 +36,10 @@ def dealt(n: int, world: World, batch_size: int, even: Even) -> Iterator[Positio
     first = world.rank * batch_size
     at_once = max(1, _CHUNK // batch_size)
     offsets = first + np.arange(batch_size)
-    mine = np.arange(world.worker, whole, world.num_workers)
+    # A range, not an array: nothing here grows with the number of items.
+    mine = range(world.worker, whole, world.num_workers)
     for start in range(0, len(mine), at_once):
-        steps = mine[start : start + at_once]
+        steps = np.array(mine[start : start + at_once], np.int64)
         # axes: step, place in the batch
         yield (steps[:, None] * stride + offsets[None, :]).reshape(-1) % max(1, n)
     if total > whole * stride and whole % world.num_workers == world.worker:

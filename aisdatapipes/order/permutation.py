@@ -35,12 +35,13 @@ def permuted(positions: Positions, n: int, seed: int, epoch: int) -> Positions:
         return positions.astype(np.int64)
     bits = max(2, (n - 1).bit_length())
     keys = _round_keys(seed, epoch)
-    values = _network(positions.astype(np.uint64), bits, keys)
+    # Flat: numpy warns of the overflow that is meant here where there is a single number.
+    values = _network(positions.astype(np.uint64).reshape(-1), bits, keys)
     outside = values >= n
     while outside.any():
         values[outside] = _network(values[outside], bits, keys)
         outside = values >= n
-    return values.astype(np.int64)
+    return values.astype(np.int64).reshape(positions.shape)
 
 
 def _network(values: Words, bits: int, keys: list[int]) -> Words:

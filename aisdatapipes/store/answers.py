@@ -92,7 +92,7 @@ def _words(reply: Reply) -> tuple[str, str]:
     raw = reply.body or (reply.header("Hdr-Error") or "").encode("latin-1")
     try:
         body = _decode(raw)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         text = raw[:_LENGTH].decode("utf-8", "replace")
         return "", re.sub(r"\s+", " ", text).strip()
     return body.tcode, body.message[:_LENGTH].strip()

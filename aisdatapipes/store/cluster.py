@@ -40,25 +40,26 @@ class Cluster:
         self.requests = 0
         self.retries = 0
         self._direct_allowed = True
-        self._targets: tuple[str, ...] = ()
-        self._digests: tuple[int, ...] = ()
+        # Origins of the targets and their digests, as one value: a map may be read while others look.
+        self._targets: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
 
     def open(self) -> None:
         """Read the map once, before the first read: the one request that waits for the cluster."""
-        if not self._targets:
+        if not self._targets[0]:
             reply = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map").wait()
             self._take_map(reply.body)
 
     def owner_of(self, uname: str) -> str | None:
         """Origin of the target that should have the object; None: ask the endpoint."""
-        if not self._direct_allowed or not self._targets or self.config.token:
+        origins, digests = self._targets
+        if not self._direct_allowed or not origins or self.config.token:
             return None  # a cluster that asks for tokens refuses direct reads anyway
         if self.stale:
             self.refresh(lambda: None)
-        return self._targets[owner(uname, self._digests)]
+        return origins[owner(uname, digests)]
 
     def distrust_placement(self, reply: Reply) -> None:
         """A direct read failed with ``reply``: learn from it."""
@@ -103,5 +104,4 @@ class Cluster:
             raise StoreError(text, url=self.config.endpoint, status=200, attempts=1) from None
         self.origins = smap.origins | {self.config.endpoint}
         usable = smap.usable_targets
-        self._digests = tuple(node.digest for node in usable)
-        self._targets = tuple(node.url for node in usable)
+        self._targets = (tuple(node.url for node in usable), tuple(node.digest for node in usable))

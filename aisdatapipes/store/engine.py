@@ -26,7 +26,7 @@ import pycurl
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import handles
-from aisdatapipes.store.transport import Done, Failure, Reply, Request
+from aisdatapipes.store.transport import Done, Failure, Reply, Request, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
@@ -44,8 +44,12 @@ class CurlTransport:
 
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
-        if not self._tell(_Loop.begin, _Transfer(request, done), start=True):
-            done(Reply(0, [], b"", _CLOSED))
+        try:
+            failure = None if self._tell(_Loop.begin, _Transfer(request, done), start=True) else _CLOSED
+        except (OSError, RuntimeError) as error:  # no file descriptor or no thread left to start with
+            failure = Failure("local", str(error))
+        if failure is not None:
+            tell(done, Reply(0, [], b"", failure))
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
@@ -73,7 +77,7 @@ class CurlTransport:
             if self._loop is None:
                 if not start:
                     return True  # no loop, no transfer that could be resumed or dropped
-                self._loop = _Loop(self._config, self._may_end)
+                self._loop = _Loop(self._config, self._may_end, self._forget)
             loop = self._loop
             loop.commands.append((verb, argument))
             if len(loop.commands) == 1:  # else a wake-up is on its way already
@@ -88,6 +92,12 @@ class CurlTransport:
             if self._loop is loop:
                 self._loop = None
             return True
+
+    def _forget(self, loop: _Loop) -> None:
+        """Told by a loop that failed: it gets no more commands."""
+        with self._lock:
+            if self._loop is loop:
+                self._loop = None
 
 
 class _Transfer:
@@ -105,9 +115,9 @@ class _Transfer:
 class _Loop:
     """The thread and all that it owns."""
 
-    def __init__(self, config: ClientConfig, may_end: Callable[[_Loop], bool]) -> None:
+    def __init__(self, config: ClientConfig, may_end: Callable[[_Loop], bool], forget: Callable[[_Loop], None]) -> None:
         self._config = config
-        self._may_end = may_end
+        self._may_end, self._forget = may_end, forget
         self.ending = False
         self.commands: deque[tuple[Callable[[_Loop, Any], None], Any]] = deque()
         self._transfers: dict[Request, _Transfer] = {}
@@ -117,7 +127,13 @@ class _Loop:
         self._order = itertools.count()  # breaks ties in the heap
         self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
         self._watched: set[int] = set()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE)
+        self._poll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._wake_fd, select.EPOLLIN)
         self.thread = threading.Thread(target=self._run, name="aisdatapipes-engine", daemon=True)
         self.thread.start()
 
@@ -129,17 +145,17 @@ class _Loop:
     # ---- the loop
 
     def _run(self) -> None:
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE)
-        self._poll = select.epoll()
-        self._poll.register(self._wake_fd, select.EPOLLIN)
+        left_by = _CLOSED
         try:
             while self._turn():
                 pass
+        except BaseException as error:
+            # Nobody may wait for a thread that is gone: the next request starts another.
+            left_by = Failure("local", f"the transport's thread failed: {error!r}")
+            self._forget(self)
+            raise
         finally:
-            self._end()
+            self._end(left_by)
 
     def _turn(self) -> bool:
         """One round; False when the thread is to end."""
@@ -158,7 +174,7 @@ class _Loop:
         self._collect()
         return True
 
-    def _end(self) -> None:
+    def _end(self, why: Failure) -> None:
         left = list(self._transfers.values())
         left += [argument for verb, argument in self.commands if verb is _Loop.begin]
         for transfer in left:
@@ -169,7 +185,7 @@ class _Loop:
         self._poll.close()
         os.close(self._wake_fd)
         for transfer in left:
-            transfer.done(Reply(0, [], b"", _CLOSED))
+            tell(transfer.done, Reply(0, [], b"", why))
 
     def _wait_s(self) -> float:
         """Seconds until something is due; -1 when nothing is."""
@@ -245,9 +261,9 @@ class _Loop:
         try:
             curl = self._idle.pop() if reuse else handles.new_handle(self._config)
             handles.aim(curl, request, transfer.lines, transfer.chunks, self._config.token)
-        except (pycurl.error, ValueError) as error:  # such as a certificate file that is none
+        except Exception as error:  # noqa: BLE001 - such as a certificate file that is none
             del self._transfers[request]
-            transfer.done(Reply(0, [], b"", Failure("local", str(error))))
+            tell(transfer.done, Reply(0, [], b"", Failure("local", str(error))))
             return
         transfer.curl = curl
         self._by_curl[curl] = transfer
@@ -272,11 +288,12 @@ class _Loop:
             for curl in good:
                 self._finish(self._by_curl[curl], None)
             for curl, code, text in bad:
-                self._finish(self._by_curl[curl], handles.failure(code, text))
+                began = bool(curl.getinfo(pycurl.RESPONSE_CODE))
+                self._finish(self._by_curl[curl], handles.failure(code, text, began=began))
 
     def _finish(self, transfer: _Transfer, failure: Failure | None) -> None:
         status = transfer.curl.getinfo(pycurl.RESPONSE_CODE)
         chunks = transfer.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._release(transfer, keep=failure is None)
-        transfer.done(Reply(status, transfer.lines, body, failure))
+        tell(transfer.done, Reply(status, transfer.lines, body, failure))

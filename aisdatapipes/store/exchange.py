@@ -107,7 +107,10 @@ class Exchange:
     def _arrived(self, reply: Reply) -> None:
         try:
             self._judge(reply)
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+        except Exception as error:
+            if self.reply is not None or self.error is not None:
+                raise  # ended already: it is the listener that failed
+            # Whoever waits must hear of it, whatever it is.
             text = f"{self.what}: a defect in aisdatapipes, please report it: {error!r}"
             self._end(None, StoreError(text, url=self.subject, attempts=self.attempts))
 

@@ -81,9 +81,11 @@ def reusable(request: Request) -> bool:
     return request.method == "GET" and request.body is None
 
 
-def failure(code: int, text: str) -> Failure:
-    """What libcurl's error code means to us."""
+def failure(code: int, text: str, *, began: bool) -> Failure:
+    """What libcurl's error code means to us; ``began`` when there was an answer already."""
     kind = _KINDS.get(code, "protocol")
+    if kind == "reset" and began:
+        kind = "truncated"
     return Failure(kind, text or f"libcurl error {code}")
 
 

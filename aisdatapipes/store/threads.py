@@ -11,6 +11,7 @@ import itertools
 import ssl
 import threading
 import time
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 import urllib3
@@ -27,7 +28,7 @@ from urllib3.exceptions import (
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.certificates import ca_bundle
-from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request
+from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request, tell
 
 MAX_THREADS = 16  # more of them spend their time waiting for the GIL: 3,423 GET/s with 64, 2,159 with 16 at 5 ms
 LINGER = 2.0  # seconds
@@ -40,7 +41,9 @@ class ThreadTransport:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._news = threading.Condition()  # guards everything below
+        self._lock = threading.Lock()  # guards everything below
+        self._news = threading.Condition(self._lock)  # for threads without a request
+        self._resumed = threading.Condition(self._lock)  # for those whose sink said "not now"
         self._waiting: list[tuple[float, int, Request, Done]] = []  # a heap by the time when each is due
         self._order = itertools.count()
         self._dropped: set[Request] = set()  # of those that a thread works at
@@ -55,17 +58,18 @@ class ThreadTransport:
         with self._news:
             if not self._closed:
                 heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
-                if not self._free and len(self._threads) < MAX_THREADS:
+                # Not "is one free": it may have been woken for another request and not yet have taken it.
+                if len(self._waiting) > self._free and len(self._threads) < MAX_THREADS:
                     self._start_thread()
                 self._news.notify()
                 return
-        done(Reply(0, [], b"", _CLOSED))
+        tell(done, Reply(0, [], b"", _CLOSED))
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
         del request  # every paused thread asks its own sink again
-        with self._news:
-            self._news.notify_all()
+        with self._lock:
+            self._resumed.notify_all()
 
     def cancel(self, request: Request) -> None:
         """Stop it."""
@@ -74,7 +78,7 @@ class ThreadTransport:
             heapq.heapify(self._waiting)
             if request in self._working:
                 self._dropped.add(request)
-                self._news.notify_all()
+                self._resumed.notify_all()
 
     def close(self) -> None:
         """End the threads and every connection; what is being received is waited for."""
@@ -82,9 +86,10 @@ class ThreadTransport:
             self._closed = True
             left, self._waiting = self._waiting, []
             self._news.notify_all()
+            self._resumed.notify_all()
             threads = list(self._threads)
         for *_, done in left:
-            done(Reply(0, [], b"", _CLOSED))
+            tell(done, Reply(0, [], b"", _CLOSED))
         for thread in threads:
             thread.join()
         self._pool.clear()
@@ -103,7 +108,7 @@ class ThreadTransport:
                 dropped = request in self._dropped
                 self._dropped.discard(request)
             if not dropped:
-                done(reply)
+                tell(done, reply)
 
     def _next_job(self) -> tuple[Request, Done] | None:
         """The next request that is due; None when this thread is to end."""
@@ -137,13 +142,14 @@ class ThreadTransport:
             status = response.status
             lines += [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
             try:
-                self._receive(request, response, chunks)
+                if not self._received(request, response, chunks):
+                    failure = _CLOSED  # or cancelled: then nobody hears of it
             finally:
                 if request in self._dropped or self._closed:
                     response.close()  # not drained: the rest may be large
                 response.release_conn()
-        except (HTTPError, OSError, ValueError) as error:
-            failure = Failure(_kind(error, status), str(error))
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            failure = Failure(_kind(error, status), str(error) or repr(error))
         return Reply(status, lines, b"".join(chunks), failure)
 
     def _opened(self, request: Request) -> urllib3.BaseHTTPResponse:
@@ -163,20 +169,22 @@ class ThreadTransport:
             preload_content=False, assert_same_host=False,
         )  # fmt: skip
 
-    def _receive(self, request: Request, response: urllib3.BaseHTTPResponse, chunks: list[bytes]) -> None:
+    def _received(self, request: Request, response: urllib3.BaseHTTPResponse, chunks: list[bytes]) -> bool:
+        """True when the body is complete; False when it is not wanted any more."""
         sink = request.sink if response.status in (200, 206) else None
         for data in response.stream(CHUNK_BYTES, decode_content=False):
             if request in self._dropped or self._closed:
-                return
+                return False
             if sink is None:
                 chunks.append(data)
                 continue
             while not sink.write(data):
-                with self._news:
+                with self._lock:
                     # The timeout covers a `resume` that came between `write` and here.
-                    self._news.wait(0.05)
+                    self._resumed.wait(0.05)
                 if request in self._dropped or self._closed:
-                    return
+                    return False
+        return True
 
 
 def _pool(config: ClientConfig) -> urllib3.PoolManager:
@@ -204,6 +212,10 @@ def _kind(error: Exception, status: int) -> FailureKind:
         return "timeout"
     if status or isinstance(error, IncompleteRead):
         return "truncated"
-    if isinstance(error, (ProtocolError, OSError)):
+    if isinstance(error, ProtocolError):
+        cause = error.args[1] if len(error.args) > 1 else None
+        lost = isinstance(cause, OSError) or not isinstance(cause, HTTPException)
+        return "reset" if lost else "protocol"
+    if isinstance(error, OSError):
         return "reset"
-    return "protocol"
+    return "protocol" if isinstance(error, HTTPError) else "local"

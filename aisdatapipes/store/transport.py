@@ -7,9 +7,12 @@ raises passes this line: a transfer that fails is a `Reply` with a `Failure`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+log = logging.getLogger("aisdatapipes")
 
 # What can go wrong before there is a complete answer:
 #   connect    nobody listens, no such host, no route
@@ -84,13 +87,26 @@ class Reply:
     def header(self, name: str) -> str | None:
         """The value of a header, by its name in any case; None where it is absent."""
         wanted = name.lower().encode() + b":"
-        for line in self._lines:
+        for line in self._final_lines():
             if line[: len(wanted)].lower() == wanted:
                 return line[len(wanted) :].strip().decode("latin-1")
         return None
 
+    def _final_lines(self) -> list[bytes]:
+        """Without those of interim answers (1xx), which come first."""
+        starts = [i for i, line in enumerate(self._lines) if line.startswith(b"HTTP/")]
+        return self._lines[starts[-1] :] if len(starts) > 1 else self._lines
+
 
 Done = Callable[[Reply], None]
+
+
+def tell(done: Done, reply: Reply) -> None:
+    """Call a listener; one that fails is a defect, which must not end the thread that serves all the others."""
+    try:
+        done(reply)
+    except Exception:
+        log.exception("a listener failed: a defect in aisdatapipes, please report it")
 
 
 class Transport(Protocol):
