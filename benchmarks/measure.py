@@ -216,7 +216,7 @@ class Report:
             print(f"| {name} | {' | '.join(cells)} |")
         print(*("", *self.targets), sep="\n")
         print(*(f"WRONG: {line}" for line in self.wrong), sep="\n")
-        if keep and not self.wrong and not self.quick:
+        if keep and self.rows and not self.wrong and not self.quick:
             RESULTS.mkdir(exist_ok=True)
             path = RESULTS / f"{self.name}.json"
             path.write_text(json.dumps(self._as_json(table), indent=1) + "\n")

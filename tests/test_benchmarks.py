@@ -80,8 +80,9 @@ def test_failure_fails_the_run(capsys):
 
 
 def test_no_row_fails_the_run():
-    """Nothing measured is no success."""
+    """Nothing measured is no success, and no result."""
     assert Report("none", "Question?", 1, "no server").finish(keep=True) == 1
+    assert not (ROOT / "benchmarks" / "results" / "none.json").exists()
 
 
 def test_sum_knows_names_and_bytes_but_no_order():
