@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def content(sample: Any) -> Hashable:
         return ("stream", _all_of(sample))
     if isinstance(sample, Mapping):
         return ("mapping", frozenset((content(key), content(value)) for key, value in sample.items()))
-    if isinstance(sample, Set):
+    if isinstance(sample, AbstractSet):
         return ("set", frozenset(map(content, sample)))
     if isinstance(sample, (bytearray, memoryview)):
         return bytes(sample)

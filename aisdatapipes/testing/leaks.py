@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import Self
 
@@ -50,11 +48,11 @@ class Open:
 
 
 def _sockets() -> list[str]:
-    found: list[Any] = []
+    found: list[str] = []
     if _FDS.is_dir():
         for fd in _FDS.iterdir():
             try:
-                found.append(os.readlink(fd))
+                found.append(str(fd.readlink()))
             except OSError:  # closed meanwhile, such as the one that looks
                 continue
     return [name for name in found if name.startswith("socket:")]

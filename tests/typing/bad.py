@@ -12,14 +12,14 @@ lister.ais_load_files(port=8080)  # refused
 lister.load_files_by_ais(ENDPOINT, on_error="ignore")  # refused
 lister.ais_plan(even="always")  # refused
 lister.ais_load_files().ais_read_shards("png")  # refused
-for url, stream in lister.ais_load_files():
+for url, _stream in lister.ais_load_files():
     size: str = url.size  # refused
-for key, fields in lister.ais_load_files().ais_read_shards():
+for _key, fields in lister.ais_load_files().ais_read_shards():
     text: str = fields["txt"]  # refused
 AISIterDataset("ais://bucket/", shufle=True)  # refused
 AISIterDataset("ais://bucket/", seed="one")  # refused
 AISShardReader("ais://bucket/", missing="never")  # refused
-for _, sample in AISShardReader("ais://bucket/"):
+for _name, sample in AISShardReader("ais://bucket/"):
     picture: str = sample["png"]  # refused
 ClientConfig(ENDPOINT, retry=3)  # refused
 ClientConfig(ENDPOINT).endpoint = "http://other:8080"  # refused

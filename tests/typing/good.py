@@ -34,8 +34,10 @@ def chain() -> Iterator[tuple[AISURL, ObjectStream]]:
 
 def legacy_names() -> AISFileLoader:
     """The names of torchdata are typed like ours."""
-    return AISFileLister("ais://bucket/", url=ENDPOINT, length=3).list_files_by_ais(url=ENDPOINT).load_files_by_ais(
-        url=ClientConfig(ENDPOINT, retry=RetryPolicy(attempts=3))
+    return (
+        AISFileLister("ais://bucket/", url=ENDPOINT, length=3)
+        .list_files_by_ais(url=ENDPOINT)
+        .load_files_by_ais(url=ClientConfig(ENDPOINT, retry=RetryPolicy(attempts=3)))
     )
 
 
