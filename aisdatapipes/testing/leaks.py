@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import Self
 
@@ -49,7 +48,7 @@ class Open:
 
 
 def _sockets() -> list[str]:
-    found: list[Any] = []
+    found: list[str] = []
     if _FDS.is_dir():
         for fd in _FDS.iterdir():
             try:

@@ -31,8 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.perf_counter()
     with _cluster() as (endpoint, where), _bucket(endpoint) as bucket:
         parts = digits(options.limit)
+        putting = time.perf_counter()
         count = uploaded(endpoint, bucket.name, parts)
-        print(f"{count} objects put into {where}, bucket ais://{bucket.name}, in {time.perf_counter() - began:.1f} s")
+        seconds = time.perf_counter() - putting
+        print(f"{count:,} objects put into {where}, bucket ais://{bucket.name}, in {seconds:.1f} s", flush=True)
         runs = [
             _pipes(endpoint, bucket.name, len(parts["train"]), options.epochs),
             _shards(endpoint, bucket.name, len(parts["train"]), options.epochs),

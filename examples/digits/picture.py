@@ -41,10 +41,10 @@ def drawn(path: str, runs: list[Run], held_out: list[Batch], where: str) -> None
 def _losses(axes: Axes, runs: list[Run]) -> None:
     for run, colour in zip(runs, _COLOURS, strict=True):
         losses = torch.tensor(run.losses)
-        axes.plot(losses, color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(run.losses, color=colour, alpha=0.2, linewidth=0.8)
         if len(losses) >= _SMOOTH:
             mean = losses.unfold(0, _SMOOTH, 1).mean(1)
-            axes.plot(range(_SMOOTH - 1, len(losses)), mean, color=colour, label=run.title)
+            axes.plot(range(_SMOOTH - 1, len(losses)), mean.numpy(), color=colour, label=run.title)
     axes.set(title="Loss", xlabel="step", yscale="log")
     axes.legend(frameon=False, loc="upper right")
 
@@ -76,7 +76,7 @@ def _digits(grid: list[list[Axes]], run: Run, held_out: list[Batch]) -> None:
         if order:
             index = order.pop(0)
             wrong = bool(said[index] != labels[index])
-            axes.imshow(pixels[index].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+            axes.imshow(pixels[index].reshape(8, 8).numpy(), cmap="gray_r", vmin=0, vmax=1)
             text = f"{said[index]} (is {labels[index]})" if wrong else f"{said[index]}"
             axes.set_title(
                 text, color=_WRONG if wrong else "black", fontsize=9, pad=2, loc="center",
