@@ -101,7 +101,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
 
     def __len__(self) -> int:
         """Samples of this rank in an epoch; lists once, if nothing has been listed yet."""
-        return self._order.samples(len(self._listing()), current_world(self._order.world))
+        return self._items()
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is epoch ``epoch``, in all workers, persistent ones too; without it they count up."""
@@ -145,6 +145,10 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         current = Pass(self, begin, unit)
         self._open.add(current)
         return current
+
+    def _items(self) -> int:
+        """What this rank reads in an epoch: objects, or shards."""
+        return self._order.samples(len(self._listing()), current_world(self._order.world))
 
     def _listing(self, meter: Meter | None = None) -> Listing:
         own = meter or Meter()
@@ -230,7 +234,7 @@ def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:
     world = current_world(dataset._order.world)  # noqa: SLF001
     if world.rank:
         return None
-    total = len(dataset) if dataset._catalog.known else None  # noqa: SLF001
+    total = dataset._items() if dataset._catalog.known else None  # noqa: SLF001
     title = type(dataset).__name__
     return Progress(title, unit, total, dataset._shared.pass_counts, shown=not world.worker)  # noqa: SLF001
 

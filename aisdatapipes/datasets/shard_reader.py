@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from typing_extensions import Unpack
 
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
+from aisdatapipes.flow.members import sample_counts
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.samples import Shard, samples
 from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.model.world import World
+from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.samples import checked_missing
 from aisdatapipes.wire.samples import Fields, Missing
 
@@ -21,7 +26,8 @@ from aisdatapipes.wire.samples import Fields, Missing
 class AISShardReader(AISBaseIterDataset):
     """``(key, {extension: content})`` of every sample in every shard.
 
-    Shards are dealt whole: worker by worker, rank by rank; ``len()`` counts shards.
+    Shards are dealt whole: worker by worker, rank by rank. ``len()`` counts the samples of this rank by the cluster's
+    listing of each archive, once; a ``TypeError`` where it cannot list them (zstd, bz2, xz, an ETL).
 
     Args:
         bucket_list: As ``ais_source_list`` in `AISBaseIterDataset`; every object in it is a shard: tar (also gzip,
@@ -69,13 +75,35 @@ class AISShardReader(AISBaseIterDataset):
         super().__init__(bucket_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
         self._show_progress = show_progress
         self._missing: Missing = checked_missing(missing)
+        self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
         self._fields = None if fields is None else Fields.parse(fields, missing)
+
+    def __len__(self) -> int:
+        """Samples of this rank in the epoch that comes next; those that ``missing="skip"`` leaves out included."""
+        listing = self._listing()
+        if self._counts is None:
+            urls = [listing.url(position) for position in range(len(listing))]
+            listable = not any(url.etl_name for url in urls)
+            none = np.full(len(urls), -1, np.int64)
+            self._counts = sample_counts(urls, self._clusters(), Meter()) if listable else none
+        if (self._counts < 0).any():
+            raise TypeError("AISShardReader has no len() here: the cluster cannot list the members of every shard")
+        world = current_world(self._order.world)
+        workers = (
+            World(world.rank, world.world_size, worker, world.num_workers) for worker in range(world.num_workers)
+        )
+        epoch = self._shared.next_epoch()
+        shares = (share for one in workers for share in self._order.positions(len(listing), epoch, one))
+        return int(sum(self._counts[share].sum() for share in shares))
+
+    def __bool__(self) -> bool:
+        return len(self._listing()) > 0
 
     def __iter__(self) -> Iterator[tuple[str, ZeroDict]]:
         return self._iterate(self._samples, "shards" if self._show_progress else None)
 
     def _samples(self, urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[str, ZeroDict]]:
-        streams = streamed(urls, self._clusters(), self._fetch, meter)
+        streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
         shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
         found = samples(shards, self._fields, self._missing, meter, self._tolerance)
         return ((key, self.ZeroDict(sample)) for key, sample in found)

@@ -14,7 +14,7 @@ from aisdatapipes.model.url import AISURL, bucket_url
 from aisdatapipes.store.pages import PageRead
 from aisdatapipes.store.pool import cluster_of
 from aisdatapipes.store.source import Source
-from aisdatapipes.wire.listing import ListOptions, Page
+from aisdatapipes.wire.listing import BriefPage, ListOptions
 
 NameFilter = Callable[[str], Any]
 
@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
     sizes: list[int]
 
 
-def listed(source: Source, meter: Meter, *, name_filter: NameFilter | None = None) -> Iterator[Chunk]:
+def listed(source: Source, name_filter: NameFilter | None = None) -> Iterator[Chunk]:
     """The objects of a source, page by page, prefix by prefix; the next page is on its way meanwhile.
 
     Folders, which some buckets list, are no objects. Raises `BucketNotFound` and the like when a page is reached.
@@ -35,7 +35,6 @@ def listed(source: Source, meter: Meter, *, name_filter: NameFilter | None = Non
         chunks = _named(source, prefix) if source.names is not None else _paged(source, prefix)
         for chunk in chunks:
             yield _filtered(chunk, name_filter) if name_filter else chunk
-    meter.lists += 1
 
 
 def _named(source: Source, prefix: str) -> Iterator[Chunk]:
@@ -47,13 +46,13 @@ def _paged(source: Source, prefix: str) -> Iterator[Chunk]:
     cluster = cluster_of(source.config)
     arrived: queue.SimpleQueue[PageRead] = queue.SimpleQueue()
 
-    def ask(page: Page) -> PageRead:
+    def ask(page: BriefPage) -> PageRead:
         options = ListOptions(prefix=prefix, token=page.token, uuid=page.uuid, props="name,size")
         read = PageRead(cluster, source.bucket, options)
         read.start(arrived.put)
         return read
 
-    read: PageRead | None = ask(Page())
+    read: PageRead | None = ask(BriefPage())
     try:
         while read is not None:
             arrived.get()
@@ -108,13 +107,14 @@ class Listing(Sequence[AISURL]):
         counts = []
         for source in sources:
             count = 0
-            for chunk in listed(source, meter, name_filter=name_filter):
+            for chunk in listed(source, name_filter):
                 encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
                 names.append(b"".join(encoded))
                 lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
                 sizes.append(np.array(chunk.sizes, np.int64))
                 count += len(encoded)
             counts.append(count)
+        meter.lists += 1
         none = [np.zeros(0, np.int64)]
         return cls(
             sources,

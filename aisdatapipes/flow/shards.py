@@ -10,35 +10,42 @@ import xxhash
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.fetch import part_reads
+from aisdatapipes.flow.members import Members
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.model.config import FetchPlan
-from aisdatapipes.model.errors import CorruptBody, ObjectNotFound, StoreError
+from aisdatapipes.model.errors import CorruptBody, ObjectNotFound
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
-from aisdatapipes.store.pages import PageRead, object_size
+from aisdatapipes.store.pages import object_size
 from aisdatapipes.store.read import Read
-from aisdatapipes.wire.listing import ARCH_DIR, ListOptions, Page
-from aisdatapipes.wire.samples import split
 
 
-def streamed(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[ShardStream]:
+def streamed(
+    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, *, with_extensions: bool = False
+) -> Iterator[ShardStream]:
     """A stream for each shard, in order; what a consumer leaves unread of one is passed over.
 
     A shard is read in parts of ``plan.range_bytes``; an ETL's answer, whose size nobody knows, as a whole.
+    ``with_extensions`` lists the members of each shard in advance, for `ShardStream.extensions`.
     """
-    reads = ordered(_parts(urls, clusters, plan), plan.width, plan.window_bytes, meter)
+    listings: dict[AISURL, Members] = {}
+    parts = _parts(urls, clusters, plan, listings if with_extensions else None)
+    reads = ordered(parts, plan.width, plan.window_bytes, meter)
     for first in reads:
-        parts = _of_one_shard(first, reads)
-        yield ShardStream(first, parts, plan, meter)
-        for _ in parts:
-            pass
+        stream = ShardStream(first, _of_one_shard(first, reads), plan, meter, listings.pop(first.url, None))
+        yield stream
+        stream.pass_over()
 
 
-def _parts(urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan) -> Iterator[Read]:
+def _parts(
+    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, listings: dict[AISURL, Members] | None
+) -> Iterator[Read]:
     for url in urls:
         cluster = clusters.of(url)
         sized = url if url.size >= 0 or url.etl_name else _sized(url, _size(cluster, url))
+        if listings is not None and not url.etl_name:  # the listing is of the shard before the ETL
+            listings[sized] = Members(cluster, sized)
         if sized.size <= 0:
             yield Read(cluster, sized, verify=plan.verify)
         else:
@@ -67,16 +74,19 @@ class ShardStream:
         url: The shard.
     """
 
-    def __init__(self, first: Read, parts: Iterator[Read], plan: FetchPlan, meter: Meter) -> None:
+    def __init__(
+        self, first: Read, parts: Iterator[Read], plan: FetchPlan, meter: Meter, members: Members | None
+    ) -> None:
         self.url = first.url
         self._first, self._parts, self._plan, self._meter = first, parts, plan, meter
+        self._listed = parts  # those that came in the window, whatever is read in the end
+        self._members = members
 
     def __iter__(self) -> Iterator[bytes]:
         first = self._first
         if first.error is None and first.span is not None and first.total != first.url.size:
             # Overwritten since it was listed. Nothing has been handed out yet: read what is there now.
-            for _ in self._parts:
-                pass
+            self.pass_over()
             parts = part_reads(first.cluster, _sized(first.url, first.total), self._plan)
             self._parts = ordered(parts, self._plan.width, self._plan.window_bytes, self._meter)
         return self._checked()
@@ -90,14 +100,12 @@ class ShardStream:
 
     def extensions(self) -> list[str]:
         """Extensions of all samples in the shard, by the cluster's listing of it; empty where it has none."""
-        if self.url.etl_name:
-            return []  # the listing is of the shard before the ETL
-        found: dict[str, None] = {}  # in order
-        for name in _members(self._first.cluster, self.url):
-            parts = split(name)
-            if parts is not None:
-                found[parts[1]] = None
-        return list(found)
+        return self._members.extensions() if self._members is not None else []
+
+    def pass_over(self) -> None:
+        """Give up what the consumer has left of the shard."""
+        for _ in self._listed:
+            pass
 
     def _checked(self) -> Iterator[bytes]:
         """The chunks; at the end the checksum of the whole is compared with the promised one."""
@@ -154,22 +162,6 @@ class _RangeFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-def _members(cluster: Cluster, url: AISURL) -> Iterator[str]:
-    """Names of the members of an archive, by the cluster's listing; nothing where it cannot list it."""
-    page, more = Page(), True
-    root = f"{url.name}/"
-    while more:
-        options = ListOptions(prefix=url.name, token=page.token, uuid=page.uuid, props="name", flags=ARCH_DIR)
-        read = PageRead(cluster, url, options)
-        try:
-            read.wait()
-        except StoreError:
-            return  # it only helps to know the fields beforehand; what the shard is, reading it will tell
-        page = read.page
-        yield from (entry.name[len(root) :] for entry in page.entries if entry.name.startswith(root))
-        more = bool(page.token)
 
 
 def _sized(url: AISURL, size: int) -> AISURL:

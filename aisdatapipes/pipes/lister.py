@@ -83,12 +83,13 @@ class AISFileListerIterDataPipe(AISPipe[AISURL]):
             source = _source(prefix, self._config)
             root = _root(prefix)
             make, shared = AISURL.make, prefix
-            for chunk in listed(source, self._meter, name_filter=self._name_filter):
+            for chunk in listed(source, self._name_filter):
                 for name, size in zip(*chunk, strict=True):
                     yield make(
                         root + name, shared.provider, shared.bucket, name, namespace=shared.namespace, size=size,
                         endpoint=shared.endpoint, etl_name=shared.etl_name,
                     )  # fmt: skip
+            self._meter.lists += 1
 
 
 def checked_name_filter(name_filter: Any) -> NameFilter | None:

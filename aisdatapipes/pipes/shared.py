@@ -51,6 +51,10 @@ class Shared:
         self._table[_row(), _FIRST_COUNTER:] += torch.tensor(delta, dtype=torch.float64)
         return now
 
+    def next_epoch(self) -> int:
+        """The epoch of the iteration that this process would begin next."""
+        return int(self._table[0, _BASE] + self._table[_row(), _BEGUN])
+
     def end_pass(self) -> bool:
         """A pass of this process has ended; True when no other worker of the loader is still at its own."""
         self._table[_row(), _ENDED] += 1

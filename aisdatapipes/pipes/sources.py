@@ -59,9 +59,10 @@ class AISSourceLister(AISPipe[AISURL]):
         for thing in self._sources:
             source = _narrowed(source_of(thing), self._prefix)
             etl_name = self._etl_name or source.etl_name
-            for chunk in listed(source, self._meter, name_filter=self._name_filter):
+            for chunk in listed(source, self._name_filter):
                 for name, size in zip(*chunk, strict=True):
                     yield _address(source, name, size, etl_name)
+            self._meter.lists += 1
 
 
 def _address(source: Source, name: str, size: int, etl_name: str | None) -> AISURL:

