@@ -146,7 +146,7 @@ def _possessions() -> dict[str, set[str]]:
     return {
         "threads": {f"{thread.name} {thread.ident}" for thread in threading.enumerate() if _ours(thread)},
         "children": _children(),
-        "shared memory": {path.name for path in Path("/dev/shm").iterdir()},
+        "shared memory": _shared_memory(),
     }
 
 
@@ -155,6 +155,8 @@ def _shared_memory() -> set[str]:
     mapped = Path("/proc/self/maps").read_text()
     found = set()
     for path in Path("/dev/shm").iterdir():
+        if path.name.startswith(("sem.loky", "sem.mp-")):
+            continue  # joblib's stay for the life of the process; multiprocessing's go with their queues, later
         maker = re.match(r"torch_(\d+)_", path.name)
         if f"/dev/shm/{path.name}\n" in mapped or (maker and not Path(f"/proc/{maker[1]}").exists()):
             found.add(path.name)
