@@ -20,15 +20,16 @@ def main() -> int:
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--authn", default="", metavar="SECRET")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with LocalCluster(args.targets, args.proxies, tls=args.tls, authn_secret=args.authn) as cluster:
         env = {"AIS_ENDPOINT": cluster.endpoint, "AIS_AUTHN_TOKEN": cluster.token, "AIS_CLIENT_CA": cluster.ca_file}
         env = {key: value for key, value in env.items() if value}
         print(*(f"export {key}={value}" for key, value in env.items()), sep="\n", flush=True)
         if command:
             return subprocess.run(command, env=os.environ | env, check=False).returncode
-        signal.sigwait({signal.SIGINT})
-    return 0
+        while True:
+            signal.pause()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import hmac
 import json
 import os
@@ -24,6 +25,8 @@ from typing import Any
 from tests.cluster.settings import CONTROL, DATA, PUBLIC, cluster_settings, node_settings
 
 READY_TIMEOUT = 90.0  # seconds; a start takes about 10, on a machine that does nothing else
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 STOP_TIMEOUT = 20.0  # seconds for a clean shutdown, before nodes are killed
 # What would change a node's behaviour must not come in with the tests' environment.
 _DROPPED = re.compile(
@@ -121,7 +124,7 @@ class LocalCluster:
         with (root / "stdio").open("ab") as out:
             self._running[name] = subprocess.Popen(
                 argv, env=env, cwd=root, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                preexec_fn=_many_files,  # noqa: PLW1509 - it only raises a limit
+                preexec_fn=_as_a_node,  # noqa: PLW1509 - two system calls
             )  # fmt: skip
 
     def signal(self, name: str, number: int) -> None:
@@ -288,6 +291,11 @@ def _add_address(address: str) -> None:
         raise ClusterFailed(f"cannot add {address} to lo: {os.strerror(-code)}; run as root")
 
 
-def _many_files() -> None:
+def _as_a_node() -> None:
+    """In the new process: files as many as it may have, and an end when the thread that started it ends.
+
+    Whoever kills the tests by force kills the nodes too (PR_SET_PDEATHSIG, prctl(2)).
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -70,6 +70,19 @@ def test_prefix_is_plain_text(filled: Place, prefix: str, expected: list[str]) -
     assert names_of(filled.http.listed(filled.name, prefix=prefix, props="name")) == expected
 
 
+def test_a_prefix_that_is_a_folder_may_hide_names_beside_it(place: Place) -> None:
+    """Asked for ``a``, a server gives what is in the folder ``a/``, and perhaps not all else that begins with ``a``.
+
+    Where one disk holds the folder and such a name, a real server leaves the name out, unless the feature
+    Do-not-Optimize-Listing-Virtual-Dirs is on. Only a prefix that is no folder, or ends with a slash, is certain.
+    """
+    beside = {f"a{number}" for number in range(20)}
+    place.bucket.fill(dict.fromkeys(["a/1", "a/2", *beside, "b"], b""))
+    found = names_of(place.http.listed(place.name, prefix="a"))
+    assert found[:2] == ["a/1", "a/2"]
+    assert set(found[2:]) <= beside
+
+
 @pytest.mark.parametrize("prefix", ["..", "a/../b"])
 def test_prefix_with_dots_is_refused(filled: Place, prefix: str) -> None:
     """A prefix that would lead elsewhere in a file system is 400."""
