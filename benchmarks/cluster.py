@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import urllib.request
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -52,16 +51,6 @@ def _asked(endpoint: str, what: str) -> dict[str, Any] | None:
             return found
     except (OSError, ValueError):
         return None
-
-
-@contextlib.contextmanager
-def bucket(endpoint: str) -> Iterator[Bucket]:
-    """A new bucket, which is gone afterwards."""
-    made = Client(endpoint).bucket(f"bench-{uuid.uuid4().hex[:12]}").create()
-    try:
-        yield made
-    finally:
-        made.delete(missing_ok=True)
 
 
 def bucket_of(endpoint: str, name: str) -> Bucket:

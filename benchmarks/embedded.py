@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.cluster import bucket, bucket_of, described, filler, put_all
+from aisdatapipes.testing import AISBucket
+from benchmarks.cluster import bucket_of, described, filler, put_all
 from benchmarks.measure import Limit, Report, Stored, asked, chosen, content_of, named
 from benchmarks.objects import curl_direct, curl_loop
 
@@ -40,7 +41,7 @@ def main() -> int:
     options = asked(__doc__ or "")
     count = 200 if options.quick else 5000
     objects = [(name, filler(i, SIZE)) for i, name in enumerate(named("train", count))]
-    with DevProcess(targets=3) as embedded, bucket(embedded.endpoint) as made:
+    with DevProcess(targets=3) as embedded, AISBucket.new(embedded.endpoint, "bench") as made:
         put_all(embedded.endpoint, made.name, objects)
         server = described(embedded.endpoint)
         report = Report("embedded", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)

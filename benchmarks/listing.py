@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.cluster import bucket, bucket_of, cluster, put_all
+from aisdatapipes.testing import AISBucket
+from benchmarks.cluster import bucket_of, cluster, put_all
 from benchmarks.measure import (
     Limit,
     Measurement,
@@ -76,7 +77,7 @@ def names(count: int) -> Iterator[str]:
 def main() -> int:
     options = asked(__doc__ or "")
     count = 1000 if options.quick else 100_000
-    with cluster() as (endpoint, server), bucket(endpoint) as made:
+    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
         put_all(endpoint, made.name, ((name, b"x") for name in names(count)))
         report = Report("listing", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
         stored = Stored(endpoint, made.name, (), content_of((name, b"") for name in names(count)))

@@ -16,7 +16,8 @@ from typing import Any
 
 import pycurl
 
-from benchmarks.cluster import bucket, bucket_of, cluster, filler, put_all
+from aisdatapipes.testing import AISBucket
+from benchmarks.cluster import bucket_of, cluster, filler, put_all
 from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of, named
 
 SIZE = 10 << 10
@@ -169,7 +170,7 @@ def main() -> int:
     options = asked(__doc__ or "")
     count = 200 if options.quick else 5000
     objects = [(name, filler(i, SIZE)) for i, name in enumerate(named("train", count))]
-    with cluster() as (endpoint, server), bucket(endpoint) as made:
+    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
         put_all(endpoint, made.name, objects)
         stored = Stored(endpoint, made.name, tuple(name for name, _ in objects), content_of(objects))
         report = Report("objects", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)

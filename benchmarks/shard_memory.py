@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.cluster import bucket, cluster, filler
+from aisdatapipes.testing import AISBucket
+from benchmarks.cluster import cluster, filler
 from benchmarks.measure import Limit, Report, Stored, asked, chosen, content_of
 from benchmarks.shards import OURS, THEIRS, WEBDATASET, ours, theirs, webdataset
 
@@ -51,12 +52,12 @@ def main() -> int:
     options = asked(__doc__ or "")
     count = 300 if options.quick else 10_400
     contenders = chosen(CONTENDERS, options)
-    with cluster() as (endpoint, server), bucket(endpoint) as made:
+    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NAME
             write(path, count)
             size = path.stat().st_size
-            made.object(NAME).get_writer().put_file(path)
+            made.sdk.object(NAME).get_writer().put_file(path)
         if free_bytes() < THEIR_SHARE * size:
             print(f"*** {THEIRS} is left out: less than {THEIR_SHARE} times the shard is free")
             contenders.pop(THEIRS, None)

@@ -15,7 +15,8 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks.cluster import bucket, bucket_of, cluster, filler, put_all
+from aisdatapipes.testing import AISBucket
+from benchmarks.cluster import bucket_of, cluster, filler, put_all
 from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of, named
 
 SIZE = 64 << 10
@@ -84,7 +85,7 @@ def main() -> int:
     options = asked(__doc__ or "")
     shards, count = (2, 50) if options.quick else (8, 500)
     names = tuple(named("train", shards, "tar"))
-    with cluster() as (endpoint, server), bucket(endpoint) as made:
+    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
         put_all(endpoint, made.name, ((name, packed(samples(i, count))) for i, name in enumerate(names)))
         expected = content_of(sample for i in range(shards) for sample in samples(i, count))
         report = Report("shards", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)

@@ -1,4 +1,4 @@
-"""What all iterable datasets share: a graph that is built anew for each iteration, and one listing for the job.
+"""What all iterable datasets share: iterations that own all that moves, and one listing for the job.
 
 A dataset is a description: it holds values, and pickles whatever was done with it before. Everything that moves
 belongs to an iteration, so two loops over one dataset, or ``len()`` inside a loop, do not see each other.
@@ -6,6 +6,7 @@ belongs to an iteration, so two loops over one dataset, or ``len()`` inside a lo
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -29,7 +30,7 @@ from aisdatapipes.order.deal import Even
 from aisdatapipes.order.permutation import Positions
 from aisdatapipes.order.plan import Order
 from aisdatapipes.pipes.lister import checked_name_filter
-from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.place import current_world, rank_and_size
 from aisdatapipes.pipes.shared import Shared
 
 Begin = Callable[[Iterator[AISURL], Meter], Iterator[Any]]
@@ -176,11 +177,11 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_open"], state["_obj_iterator"]  # what moves stays behind
-        if self._order.world is None:
-            # A spawned worker has no torch.distributed: it is told its rank here.
-            world = current_world(None)
-            order = self._order
-            state["_order"] = Order(order.shuffle, order.seed, order.batch_size, order.even, world)
+        rank, size = rank_and_size()
+        if self._order.world is None and size > 1:
+            # A spawned worker has no torch.distributed: it is told its rank here. One rank alone is no knowledge:
+            # the process that unpickles may be one of several.
+            state["_order"] = dataclasses.replace(self._order, world=World(rank, size))
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.gets import got
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import Tolerance
 from aisdatapipes.flow.window import ordered
@@ -38,7 +39,7 @@ def batched(
         if fits:
             yield from _by_batch(group, clusters, plan, meter, tolerance, form or BatchForm())
         else:
-            yield from _by_get(group, clusters, plan, meter, tolerance)
+            yield from got(group, clusters, plan, meter, tolerance)
 
 
 def _fits(url: AISURL) -> bool:
@@ -48,19 +49,6 @@ def _fits(url: AISURL) -> bool:
     except UnicodeEncodeError:
         return False
     return not url.etl_name
-
-
-def _by_get(
-    urls: Iterator[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, tolerance: Tolerance
-) -> Iterator[tuple[AISURL, bytes]]:
-    reads = (Read(clusters.of(url), url, verify=plan.verify) for url in urls)
-    for read in ordered(reads, plan.width, plan.window_bytes, meter):
-        if read.error is not None:
-            tolerance.bear(read.error, meter)
-            continue
-        meter.objects += 1
-        meter.bytes += len(read.data)
-        yield read.url, read.data
 
 
 def _by_batch(

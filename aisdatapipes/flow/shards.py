@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 
 from aisdatapipes.flow.clusters import Clusters
-from aisdatapipes.flow.fetch import part_reads
+from aisdatapipes.flow.gets import part_reads
 from aisdatapipes.flow.members import Members
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered

@@ -37,8 +37,6 @@ class Cluster:
         self.answered = False
         self.origins: frozenset[str] = frozenset((config.endpoint,))
         self.stale = False
-        self.requests = 0
-        self.retries = 0
         self._direct_allowed = True
         # Origins of the targets and their digests, as one value: a map may be read while others look.
         self._targets: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
@@ -78,11 +76,6 @@ class Cluster:
         self.stale = False
         exchange = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map")
         exchange.start(self._refreshed, pause)
-
-    def meter_end(self, attempts: int) -> None:
-        """Count an exchange that ended."""
-        self.requests += attempts
-        self.retries += attempts - 1
 
     def _refreshed(self, exchange: Exchange) -> None:
         if exchange.reply is not None:

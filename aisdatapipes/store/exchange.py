@@ -39,29 +39,13 @@ class Exchange:
         owner: Origin of the node that has it, where known; else the endpoint is asked.
     """
 
+    # fmt: off
     __slots__ = (
-        "_began",
-        "_cancelled",
-        "_direct",
-        "_done",
-        "_ended",
-        "attempts",
-        "attempts_at_most",
-        "body",
-        "byte_range",
-        "cluster",
-        "error",
-        "headers",
-        "method",
-        "owner",
-        "path",
-        "redirects",
-        "reply",
-        "request",
-        "sink",
-        "subject",
+        "_began", "_cancelled", "_direct", "_done", "_ended", "attempts", "attempts_at_most", "body", "byte_range",
+        "cluster", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink", "subject",
         "what",
-    )  # fmt: skip
+    )
+    # fmt: on
 
     def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner
@@ -218,5 +202,4 @@ class Exchange:
 
     def _end(self, reply: Reply | None, error: StoreError | None) -> None:
         self.reply, self.error, self.request = reply, error, None
-        self.cluster.meter_end(self.attempts)
         self._done(self)

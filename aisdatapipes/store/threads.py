@@ -138,7 +138,7 @@ class ThreadTransport:
         status = 0
         failure = None
         try:
-            response = self._opened(request)
+            response = self._opened_twice(request)
             status = response.status
             lines += [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
             try:
@@ -152,7 +152,20 @@ class ThreadTransport:
             failure = Failure(_kind(error, status), str(error) or repr(error))
         return Reply(status, lines, b"".join(chunks), failure)
 
-    def _opened(self, request: Request) -> urllib3.BaseHTTPResponse:
+    def _opened_twice(self, request: Request) -> urllib3.BaseHTTPResponse:
+        """The answer's head; once more on a new connection where a kept one may just have been closed.
+
+        A server closes idle connections, and a request can meet that. libcurl begins again by itself; urllib3 does
+        not, and does not say whether the connection was a kept one.
+        """
+        try:
+            return self._opened(request, self._pool)
+        except ProtocolError as error:
+            if _kind(error, 0) != "reset" or request.method not in ("GET", "HEAD"):
+                raise
+        return self._opened(request, _pool(self._config))  # the pool is forgotten, its connection closed when read
+
+    def _opened(self, request: Request, pool: urllib3.PoolManager) -> urllib3.BaseHTTPResponse:
         parts = urlsplit(request.url)
         headers = dict(line.split(": ", 1) for line in request.headers)
         headers["User-Agent"] = "aisdatapipes"
@@ -162,7 +175,7 @@ class ThreadTransport:
         if request.with_token and self._config.token:
             headers["Authorization"] = f"Bearer {self._config.token}"
         # A relative URL goes out as it is; urllib3's PoolManager would turn "a/../b" into "b".
-        host = self._pool.connection_from_url(f"{parts.scheme}://{parts.netloc}")
+        host = pool.connection_from_url(f"{parts.scheme}://{parts.netloc}")
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return host.urlopen(
             request.method, path, body=request.body, headers=headers, retries=False, redirect=False,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
 import secrets
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,6 +11,8 @@ from typing import Any
 
 from aistore.sdk import Client
 from typing_extensions import Self
+
+from aisdatapipes.wire.tar import END, entry
 
 _NAME_LENGTH = 40  # AIStore allows 64; a part of the test's name is enough to recognise it
 
@@ -70,14 +70,12 @@ class AISBucket:
 
     def put_shard(self, name: str, samples: Mapping[str, Mapping[str, bytes]]) -> None:
         """A WebDataset tar shard, stored; ``samples`` maps a key to contents by extension."""
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w") as tar:
-            for key, fields in samples.items():
-                for extension, content in fields.items():
-                    member = tarfile.TarInfo(f"{key}.{extension}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-        self.put(name, out.getvalue())
+        members = (
+            entry(f"{key}.{extension}", content)
+            for key, fields in samples.items()
+            for extension, content in fields.items()
+        )
+        self.put(name, b"".join(members) + END)
 
     def destroy(self) -> None:
         """The bucket is gone with all that is in it; so are this object's connections."""

@@ -8,15 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import secrets
 import sys
 import time
 from collections.abc import Iterator
 
-from aistore.sdk import Client
-from aistore.sdk.bucket import Bucket
 from torch.utils.data import DataLoader
 
+from aisdatapipes.testing import AISBucket
 from examples import train_pipes, train_shards
 from examples.digits.measure import Batch, Run, watched
 from examples.digits.picture import drawn
@@ -29,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """0 when both classifiers are good enough."""
     options = _options(arguments)
     began = time.perf_counter()
-    with _cluster() as (endpoint, where), _bucket(endpoint) as bucket:
+    with _cluster() as (endpoint, where), AISBucket.new(endpoint, "digits") as bucket:
         parts = digits(options.limit)
         putting = time.perf_counter()
         count = uploaded(endpoint, bucket.name, parts)
@@ -67,16 +65,6 @@ def _cluster() -> Iterator[tuple[str, str]]:
 
     with DevProcess() as process:
         yield process.endpoint, "an embedded cluster"
-
-
-@contextlib.contextmanager
-def _bucket(endpoint: str) -> Iterator[Bucket]:
-    """A new bucket, which is gone afterwards."""
-    bucket = Client(endpoint).bucket(f"digits-{secrets.token_hex(4)}").create()
-    try:
-        yield bucket
-    finally:
-        bucket.delete(missing_ok=True)
 
 
 def _pipes(endpoint: str, bucket: str, samples: int, epochs: int) -> Run:

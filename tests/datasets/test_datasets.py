@@ -113,6 +113,19 @@ def test_rank_of_torchrun_is_read_when_iteration_starts(bucket, monkeypatch):
     assert [name for name, _ in dataset] == [name for name, _ in SAMPLES][1::2]
 
 
+def test_copy_made_before_the_ranks_exist_asks_for_its_own(embedded_bucket, monkeypatch):
+    """A pickle of one process alone says nothing about ranks; one of a rank keeps it for a spawned worker."""
+    embedded_bucket.fill(OBJECTS)
+    early = pickle.dumps(AISIterDataset(embedded_bucket.sdk, even="none"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    late = pickle.dumps(AISIterDataset(embedded_bucket.sdk, even="none"))
+    second_half = [name for name, _ in SAMPLES][1::2]
+    assert [name for name, _ in pickle.loads(early)] == second_half
+    monkeypatch.delenv("RANK")
+    assert [name for name, _ in pickle.loads(late)] == second_half
+
+
 def test_sources_may_be_partitioned_by_worker(bucket):
     """With ``partition_sources_by_worker`` each worker takes whole sources, and together they take all."""
     bucket.fill(OBJECTS)
