@@ -571,6 +571,16 @@ def test_broken_shard_is_named(embedded_bucket):
         list(iter(AISShardReader(embedded_bucket.sdk)))
 
 
+@pytest.mark.parametrize("content", [b"", b"this is no tar" * 100, tar(("a.jpg", b"1" * 1000))[:700]])
+def test_broken_shard_has_no_length(bucket, content):
+    """What cannot be counted is no number; ``list()``, which asks for one first, still tells which shard is broken."""
+    bucket.put("bad.tar", content)
+    with pytest.raises(CorruptShard, match=r"bad\.tar"):
+        list(AISShardReader(bucket.sdk))
+    with pytest.raises(TypeError, match=r"no len\(\)"):
+        len(AISShardReader(bucket.sdk))
+
+
 def test_broken_shard_can_be_skipped(embedded_bucket):
     """``on_error="skip"`` goes on with the next shard, and counts."""
     embedded_bucket.fill({"a.tar": b"this is no tar" * 100, "b.tar": numbered(0, 2)})

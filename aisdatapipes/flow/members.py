@@ -56,12 +56,15 @@ def sample_counts(urls: Iterable[AISURL], clusters: Clusters, meter: Meter) -> n
     pages = (members_page(clusters.of(url), url, BriefPage()) for url in asked)
     counts = []
     for url, read in zip(asked, ordered(pages, _WIDTH, _WINDOW_BYTES, meter), strict=True):
-        if read.error is not None:
+        if read.error is None:
+            parts = (split(name) for name in _names(read.cluster, url, read.page))
+            keys = {part[0] for part in parts if part is not None}
+            # An archive without samples and a file that is no archive look the same: one entry, the object itself.
+            counts.append(len(keys) or -1)
+        elif read.unreadable:
+            counts.append(-1)  # what is wrong with it, reading it will tell
+        else:
             raise read.error
-        parts = (split(name) for name in _names(read.cluster, url, read.page))
-        keys = {part[0] for part in parts if part is not None}
-        # An archive without samples and a file that is no archive look the same: one entry, the object itself.
-        counts.append(len(keys) or -1)
     return np.array(counts, np.int64)
 
 

@@ -30,6 +30,11 @@ class PageRead(Exchange):
         self.page = BriefPage()
         self.held = 0
 
+    @property
+    def unreadable(self) -> bool:
+        """True where the cluster could not list the members of an archive, for it is none that it can read."""
+        return self.error is not None and self.error.status == 400
+
     def accept(self, reply: Reply) -> StoreError | None:
         """None if the body is a page."""
         try:
