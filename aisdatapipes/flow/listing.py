@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ class Listing(Sequence[AISURL]):
         self,
         sources: Sequence[Source],
         counts: Sequence[int],
-        blob: bytes,
+        blob: bytes | bytearray,
         ends: npt.NDArray[np.int64],
         sizes: npt.NDArray[np.int64],
     ) -> None:
@@ -101,28 +102,19 @@ class Listing(Sequence[AISURL]):
     @classmethod
     def of(cls, sources: Sequence[Source], meter: Meter, name_filter: NameFilter | None = None) -> Listing:
         """The listing of ``sources``: this is the one place where a dataset's listing is made."""
-        names: list[bytes] = []
-        lengths: list[npt.NDArray[np.int64]] = []
-        sizes: list[npt.NDArray[np.int64]] = []
-        counts = []
+        # They grow in place: to gather parts and to join them would need twice the memory, which malloc then keeps.
+        blob, lengths, sizes, counts = bytearray(), array("q"), array("q"), array("q")
         for source in sources:
-            count = 0
+            before = len(sizes)
             for chunk in listed(source, name_filter):
                 encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
-                names.append(b"".join(encoded))
-                lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-                sizes.append(np.array(chunk.sizes, np.int64))
-                count += len(encoded)
-            counts.append(count)
+                blob += b"".join(encoded)
+                lengths.extend(map(len, encoded))
+                sizes.extend(chunk.sizes)
+            counts.append(len(sizes) - before)
         meter.lists += 1
-        none = [np.zeros(0, np.int64)]
-        return cls(
-            sources,
-            counts,
-            b"".join(names),
-            np.cumsum(np.concatenate(lengths or none)),
-            np.concatenate(sizes or none),
-        )
+        ends = np.frombuffer(lengths, np.int64)
+        return cls(sources, counts, blob, np.cumsum(ends, out=ends), np.frombuffer(sizes, np.int64))
 
     def __len__(self) -> int:
         return len(self.ends)
