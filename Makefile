@@ -10,8 +10,8 @@ BENCHMARKS := objects shards shard_memory listing embedded tar_reader
 demo: install  ## train on handwritten digits, read from AIS_ENDPOINT or the embedded cluster
 	$(PY) -m examples.digits
 
-test: install  ## everything, against the embedded cluster and a real one
-	$(PY) -m pytest
+test: install  ## everything, against the embedded cluster and a real one; half of the tests wait for something
+	$(PY) -m pytest -n 2 --dist worksteal
 
 check: install  ## style, types, layers, docstring examples
 	$(PY) -m ruff check .

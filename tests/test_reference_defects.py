@@ -861,11 +861,14 @@ def test_progress_without_a_terminal(embedded_bucket, capsys):
 
 
 def test_one_progress_for_all_workers(embedded_bucket, capfd):
-    """One closing line for the job, with the counts of all workers."""
+    """One closing line for each epoch, with the counts of all workers; also when they end at the same moment."""
     embedded_bucket.fill(FEW)
-    list(DataLoader(AISIterDataset(embedded_bucket.sdk, show_progress=True), batch_size=None, num_workers=2))
+    dataset = AISIterDataset(embedded_bucket.sdk, show_progress=True)
+    loader = DataLoader(dataset, batch_size=None, num_workers=4, persistent_workers=True)
+    for _ in range(30):
+        list(loader)
     lines = capfd.readouterr().err.strip().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["AISIterDataset: 10/10 objects"]
+    assert [line.split(",")[0] for line in lines] == ["AISIterDataset: 10/10 objects"] * 30
 
 
 def test_two_passes_with_progress(embedded_bucket, capsys):

@@ -225,8 +225,11 @@ def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None) -> Gene
         whole = True
     finally:
         shared.add(meter, recorded)
-        last = shared.end_pass()
-        if progress is not None:
+        if progress is None:
+            shared.end_pass()
+        else:
+            with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
+                last = shared.end_pass()
             progress.close(complete=whole and last)
 
 

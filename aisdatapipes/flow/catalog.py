@@ -54,6 +54,10 @@ class Catalog:
         """True when asking for the listing costs nothing."""
         return self._listing is not None
 
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Inside it no other process of the job is inside it."""
+        return _locked(self._path.with_suffix(".lock"))
+
     def _made(self, meter: Meter) -> Listing:
         return Listing.of(self.sources, meter, self._name_filter)
 
@@ -64,7 +68,7 @@ class Catalog:
         return os.getpid() != self._owner and self._owner in (os.getppid(), parent.pid if parent else None)
 
     def _shared(self, meter: Meter) -> Listing:
-        with _locked(self._path.with_suffix(".lock")):
+        with self.alone():
             found = self._from_file()  # a sibling was faster
             if found is None:
                 found = self._made(meter)
