@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
-from aisdatapipes.flow.batches import batched
+from aisdatapipes.flow.fetch import fetched
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import Verdict
 from aisdatapipes.model.errors import AISPipeError, ConfigError, NotFound
@@ -76,7 +76,7 @@ class AISBatchIterDataset(AISBaseIterDataset):
 
     def _samples(self, urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[str, bytes]]:
         form = BatchForm(self.output_format, self.streaming, int(self.colocation))
-        contents = batched(urls, self._clusters(), self._fetch, meter, self._tolerance, form)
+        contents = fetched(urls, self._clusters(), self._fetch, meter, self._tolerance, form)
         return ((url.name, data) for url, data in contents)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import xxhash
 
 from aisdatapipes.flow.clusters import Clusters
-from aisdatapipes.flow.gets import part_reads
 from aisdatapipes.flow.members import Members
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
@@ -47,9 +46,17 @@ def _parts(
         if listings is not None and not url.etl_name:  # the listing is of the shard before the ETL
             listings[sized] = Members(cluster, sized)
         if sized.size <= 0:
-            yield Read(cluster, sized, verify=plan.verify)
+            yield Read(cluster, sized, *cluster.owners_of([sized]), verify=plan.verify)
         else:
             yield from part_reads(cluster, sized, plan)
+
+
+def part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan) -> Iterator[Read]:
+    """The reads that make up an object of known size, part by part."""
+    (owner,) = cluster.owners_of([url])
+    for start in range(0, url.size, plan.range_bytes):
+        length = min(plan.range_bytes, url.size - start)
+        yield Read(cluster, url, owner, span=(start, length), last=start + length == url.size)
 
 
 def _size(cluster: Cluster, url: AISURL) -> int:
@@ -153,7 +160,7 @@ class _RangeFile(io.RawIOBase):
         if self._first.span is None:  # all of it is here
             data = self._first.data[self._at : self._at + length]
         else:
-            read = Read(self._first.cluster, self._first.url, span=(self._at, length))
+            read = Read(self._first.cluster, self._first.url, self._first.owner, span=(self._at, length))
             read.wait()
             if read.version != self._first.version:
                 text = "cannot read: it was overwritten while it was read"

@@ -4,15 +4,19 @@ Two threads meet here. The consumer's thread takes jobs from their source (which
 the head of the window. The transport's thread reports the end of jobs and starts those that are built already, so
 that transfers go on while the consumer computes. Results pass in runs, not one by one: a hand-over of each object
 alone would cost more than fetching it.
+
+Bytes limit what is read ahead, never what the consumer waits for: that is started whatever it costs, so no mixture of
+sizes can bring a window to a stop. All windows of a process share their bytes: of two, each has half.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from aisdatapipes.flow.meter import Meter
@@ -25,10 +29,23 @@ AHEAD_WIDTHS = 16
 
 
 class Job(Protocol):
-    """Something that is started, ends once, and then holds its result or its error."""
+    """Something that is started, ends once, and then holds its result or its error.
+
+    Attributes:
+        early: True for a job that the consumer takes when its turn comes, ended or not: it waits for its parts itself.
+        weight: How much of the width it takes: its share of what the cluster does at a time.
+        attempts: Requests that were sent for it.
+    """
 
     error: StoreError | None
+    early: bool
+    weight: int
     attempts: int
+
+    @property
+    def retries(self) -> int:
+        """Those of its requests that repeated another."""
+        ...
 
     @property
     def cost(self) -> int:
@@ -52,46 +69,45 @@ class Job(Protocol):
 J = TypeVar("J", bound=Job)
 
 
-def ordered(jobs: Iterator[J], width: int, window_bytes: int, meter: Meter) -> Iterator[J]:
+def ordered(jobs: Iterator[J], width: int, window_bytes: int, meter: Meter) -> Generator[J, None, None]:
     """The jobs, ended, in their order; the caller looks at ``error``.
 
     Args:
         jobs: Read ahead by up to ``AHEAD_WIDTHS`` widths.
-        width: Jobs under way at the same time.
+        width: Jobs under way at the same time, by weight.
         window_bytes: Bytes under way or waiting for the consumer; a job larger than that runs alone.
         meter: Gets requests, retries and waiting time.
     """
-    window = _Window(jobs, width, window_bytes)
+    window = Window(jobs, width, window_bytes, meter)
     try:
-        while True:
-            window.fill()
-            began = time.perf_counter()
-            run = window.take()
-            meter.wait_s += time.perf_counter() - began
-            if not run:
-                return
+        for run in window.runs():
             for job in run:
-                meter.requests += job.attempts
-                meter.retries += max(0, job.attempts - 1)
                 yield job
                 window.release(job)
     finally:
         window.cancel()
 
 
-class _Window(Generic[J]):
-    def __init__(self, jobs: Iterator[J], width: int, window_bytes: int) -> None:
+class Window(Generic[J]):
+    """Jobs that are begun in the order of their source and taken in this order.
+
+    For those who give jobs back in an order of their own, or before they have ended; `ordered` is simpler.
+    """
+
+    def __init__(self, jobs: Iterator[J], width: int, window_bytes: int, meter: Meter) -> None:
         self._jobs = jobs
         self._width = width
         self._bytes = window_bytes
+        self._meter = meter
         self._pid = os.getpid()
         self._news = threading.Condition(threading.Lock())
         self._order: deque[J] = deque()  # built and not yet taken, in order
         self._built: deque[J] = deque()  # built and not yet started
-        self._ended: set[J] = set()
+        self._ahead = 0  # weight of what is in `_order`
+        self._ended: set[J] = set()  # of those in `_order`
         self._charged: dict[J, int] = {}  # bytes that each job is counted with
         self._used = 0  # their sum
-        self._under_way = 0
+        self._under_way = 0  # weight of what is started and has not ended
         self._largest = max(1, window_bytes // 4)  # what a job of unknown size is counted with
         self._seen = 0
         self._over: J | None = None  # built, but the window is full
@@ -100,31 +116,28 @@ class _Window(Generic[J]):
         self._starting = False  # somebody is in `_start_built`
         self._waiting = False
         self._cancelled = False
+        _open.add(id(self))
+
+    def runs(self) -> Iterator[list[J]]:
+        """The jobs at the head of the window, some at a time, until there are no more; each is to be released."""
+        while True:
+            self.fill()
+            began = time.perf_counter()
+            run = self.take()
+            self._meter.wait_s += time.perf_counter() - began
+            if not run:
+                return
+            yield run
 
     def fill(self) -> None:
         """Build and start jobs, up to the limits; called by the consumer only."""
-        self._check_process()
-        for _ in range(self._width):  # a bound: the consumer may have results to take
-            if len(self._order) >= self._width * AHEAD_WIDTHS:
-                return
+        self.check_process()
+        built = 0
+        while built < self._width and self._ahead < self._width * AHEAD_WIDTHS:  # the consumer may have results to take
             job = self._next_job()
-            if job is None:
+            if job is None or not self._admit(job, whatever=False):
                 return
-            cost = job.cost if job.cost >= 0 else self._largest
-            with self._news:
-                if self._charged and self._used + cost > self._bytes:
-                    self._over = job
-                    return
-                self._charged[job] = cost
-                self._used += cost
-                self._order.append(job)
-                start = self._under_way < self._width
-                if start:
-                    self._under_way += 1
-                else:
-                    self._built.append(job)
-            if start:
-                job.start(self._on_end)
+            built += job.weight
 
     def _next_job(self) -> J | None:
         job, self._over = self._over, None
@@ -137,43 +150,82 @@ class _Window(Generic[J]):
         self._dry = job is None
         return job
 
-    def _check_process(self) -> None:
+    def _admit(self, job: J, *, whatever: bool) -> bool:
+        """Start the job, or let it wait for one that ends; False where its bytes have no room yet."""
+        cost = job.cost if job.cost >= 0 else self._largest
+        with self._news:
+            if not whatever and self._charged and self._used + cost > self._bytes // max(1, len(_open)):
+                self._over = job
+                return False
+            self._charged[job] = cost
+            self._used += cost
+            self._order.append(job)
+            self._ahead += job.weight
+            start = self._has_room(job)
+            if start:
+                self._under_way += job.weight
+            else:
+                self._built.append(job)
+        if start:
+            job.start(self._on_end)
+        return True
+
+    def _has_room(self, job: J) -> bool:
+        return not self._under_way or self._under_way + job.weight <= self._width
+
+    def check_process(self) -> None:
+        """Raise `ConfigError` in a process that was forked from the one that this window belongs to."""
         # Before any lock is touched: one that another thread held at the fork stays locked for ever.
         if os.getpid() != self._pid:
             raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
 
     def take(self) -> list[J]:
-        """The ended jobs at the head of the window, at least one; empty when there are no more."""
-        longest = max(1, self._width // RUN_SHARE)
+        """The jobs at the head of the window that have ended or are taken early; empty when there are no more."""
+        if not self._order and self._over is not None:
+            over, self._over = self._over, None
+            self._admit(over, whatever=True)  # the consumer waits for it
         with self._news:
             if not self._order:
                 if self._failed is not None:
                     raise self._failed
                 return []
-            while self._order[0] not in self._ended:
+            while not self._can_go(self._order[0]):
                 self._waiting = True
                 self._news.wait()
             self._waiting = False
             run: list[J] = []
-            while self._order and self._order[0] in self._ended and len(run) < longest:
-                job = self._order.popleft()
-                self._ended.discard(job)
+            for job in itertools.islice(self._order, max(1, self._width // RUN_SHARE)):
+                if not self._can_go(job):
+                    break
                 run.append(job)
+                if job.early:
+                    break  # it takes long to consume: build more before
+            for job in run:
+                self._order.popleft()
+                self._ahead -= job.weight
+                self._ended.discard(job)
             return run
+
+    def _can_go(self, job: J) -> bool:
+        return job.early or job in self._ended
 
     def release(self, job: J) -> None:
         """The consumer has taken the result: its bytes are free."""
-        self._check_process()
+        self.check_process()
+        self._meter.requests += job.attempts
+        self._meter.retries += job.retries
         with self._news:
             self._used -= self._charged.pop(job)
 
     def cancel(self) -> None:
         """Stop what is under way; nothing is waited for."""
+        _open.discard(id(self))
         if os.getpid() != self._pid:
             return  # what is under way belongs to the process that began it
         with self._news:
             self._cancelled = True
             left = [job for job in self._order if job not in self._ended]
+            left += [job for job in self._charged if job.early]
             self._order.clear()
             self._built.clear()
         for job in left:
@@ -181,20 +233,26 @@ class _Window(Generic[J]):
 
     def _on_end(self, job: J) -> None:
         with self._news:
-            self._under_way -= 1
+            self._under_way -= job.weight
             if self._cancelled:
                 return
-            self._ended.add(job)
-            held = job.held
-            self._used += held - self._charged[job]
-            self._charged[job] = held
-            if job.cost < 0 and job.error is None:  # a missing object says nothing about the others
-                self._largest = max(held, self._largest if self._seen else 1)
-                self._seen += 1
-            if self._waiting and self._order and self._order[0] in self._ended:
-                self._waiting = False
-                self._news.notify()
+            if job in self._charged:  # else it was taken early, and is done with
+                self._charge(job)
+            if not job.early:
+                self._ended.add(job)
+                if self._waiting and self._order and self._order[0] in self._ended:
+                    self._waiting = False
+                    self._news.notify()
         self._start_built()
+
+    def _charge(self, job: J) -> None:
+        """Count a job that has ended with the bytes that it has, and learn from it."""
+        held = job.held
+        self._used += held - self._charged[job]
+        self._charged[job] = held
+        if job.cost < 0 and job.error is None:  # a missing object says nothing about the others
+            self._largest = max(held, self._largest if self._seen else 1)
+            self._seen += 1
 
     def _start_built(self) -> None:
         """Start what is built while there is room; in a loop, for a job may end while it is started."""
@@ -205,12 +263,17 @@ class _Window(Generic[J]):
         try:
             while True:
                 with self._news:
-                    if not self._built or self._under_way >= self._width:
+                    if not self._built or not self._has_room(self._built[0]):
                         self._starting = False
                         return
                     job = self._built.popleft()
-                    self._under_way += 1
+                    self._under_way += job.weight
                 job.start(self._on_end)
         except BaseException:
             self._starting = False
             raise
+
+
+# The windows of this process that are open: they share its bytes. A forked child has none.
+_open: set[int] = set()
+os.register_at_fork(after_in_child=_open.clear)

@@ -1,16 +1,22 @@
 """One get-batch: many objects in one request, of which any may be missing from the answer.
 
 The format is that of ``/v1/ml/moss`` (`wire.batch`). The answer begins before the cluster knows what it can read, so
-its status says nothing: members are counted, and their names compared. What is missing, misplaced or cut off is left
-``None`` for the caller to ask for again.
+its status says nothing: members are counted, and their names and lengths compared. What is missing, misplaced,
+changed or cut off is left out, for the caller to ask for again.
+
+The answer is parsed as it arrives, and a batch has ended when its last member is there: the cluster holds the end of
+the archive back for about 100 ms, and whoever waited for it would wait at every batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from aisdatapipes.model.errors import CorruptBody, CorruptShard, StoreError
+from aisdatapipes.model.errors import ConfigError, CorruptBody, CorruptShard, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
@@ -18,8 +24,11 @@ from aisdatapipes.store.transport import Reply
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.batch import BatchEntry, BatchRequest, decoded_reply, encoded_request, member_name
 from aisdatapipes.wire.malformed import Malformed
+from aisdatapipes.wire.tar import Member, TarParser
 
 _NO_SUCH_PATH = frozenset((404, 405, 501))  # what servers answer that do not know it
+# A cluster that is too busy for batches may still serve objects, which have all tries of the policy.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,67 +45,159 @@ class BatchForm:
     streaming: bool = True
     colocation: int = 0
 
+    @property
+    def arrives_member_by_member(self) -> bool:
+        """True where the answer is parsed while it arrives."""
+        return self.streaming and self.mime == ".tar"
+
 
 class BatchRead(Exchange):
-    """One get-batch; when it has ended, ``contents`` has bytes or None for each URL.
+    """One get-batch; its contents are there one after the other.
 
     Args:
         cluster: Where all the objects are.
-        urls: The objects, at least one.
         form: How the answer is packed.
+        weight: Of the job, in a window.
     """
 
-    __slots__ = ("contents", "form", "held", "urls")
+    # fmt: off
+    __slots__ = (
+        "_at", "_contents", "_entries", "_names", "_news", "_parser", "_pid", "_waiting", "cost", "form", "held",
+        "urls", "weight",
+    )
+    # fmt: on
 
-    def __init__(self, cluster: Cluster, urls: Sequence[AISURL], form: BatchForm) -> None:
-        shown = f"{urls[0]} and {len(urls) - 1} more" if len(urls) > 1 else urls[0]
-        super().__init__(cluster, shown, "/v1/ml/moss?provider=ais", "cannot read by get-batch")
-        self.urls, self.form = urls, form
-        self.contents: list[bytes | None] = [None] * len(urls)
-        self.held = 0
+    early = True
+
+    def __init__(self, cluster: Cluster, form: BatchForm, weight: int = 1) -> None:
+        super().__init__(cluster, "", "/v1/ml/moss?provider=ais", "cannot read by get-batch")
+        self.form, self.weight = form, weight
+        self.urls: list[AISURL] = []
+        self.cost = 0  # bytes of all objects; -1 when the size of one is not known
+        self.held = 0  # bytes of those that have come
+        self.attempts_at_most = min(self.attempts_at_most, _ATTEMPTS)
+        self._entries: list[BatchEntry] = []
+        self._names: list[str] = []  # under which the answer has them
+        self._contents: list[bytes | None] = []
+        self._at = 0  # members that have come, or never will
+        self._news = threading.Condition(threading.Lock())
+        self._waiting = False
+        self._pid = os.getpid()
+
+    def add(self, url: AISURL) -> int:
+        """One object more, before the start; its index."""
+        entry = BatchEntry(url.bucket, url.provider, url.name, namespace=url.namespace)
+        self.urls.append(url)
+        self._entries.append(entry)
+        self._names.append(member_name(entry, only_names=False))
+        self._contents.append(None)
+        self.cost = self.cost + url.size if min(self.cost, url.size) >= 0 else -1
+        return len(self.urls) - 1
+
+    def start(self, done: Callable[[Any], None], delay: float = 0.0) -> None:
+        """Ask; ``done`` is called when all that the answer has is there."""
+        first, others = self.urls[0], len(self.urls) - 1
+        self.subject = f"{first} and {others} more" if others else first
         self.headers = ("Content-Type: application/json",)
         self.body = encoded_request(
             BatchRequest(
-                tuple(self._entry(url) for url in urls),
-                mime=form.mime, streaming=form.streaming, colocation=form.colocation,
+                tuple(self._entries),
+                mime=self.form.mime, streaming=self.form.streaming, colocation=self.form.colocation,
             )
         )  # fmt: skip
+        super().start(done, delay)
 
     @property
-    def cost(self) -> int:
-        """Bytes of all objects; -1 when the size of one is not known."""
-        sizes = [url.size for url in self.urls]
-        return -1 if min(sizes) < 0 else sum(sizes)
+    def last_index(self) -> int:
+        """Index of its last content."""
+        return len(self.urls) - 1
 
     @property
     def unknown_to_the_server(self) -> bool:
         """True where the endpoint itself does not know get-batch; once redirected, a 404 means a lost batch."""
         return self.error is not None and self.error.status in _NO_SUCH_PATH and not self.redirects
 
+    def content(self, index: int) -> bytes | None:
+        """Content of an object, waited for; None where the answer does not have it."""
+        if index >= self._at and not self.ended:
+            self._wait_for(index)
+        return self._contents[index]
+
+    def lacking(self, index: int) -> list[AISURL]:
+        """The objects from ``index`` on that the answer does not have, once it has ended."""
+        self._wait_for(len(self.urls))
+        return [url for url, data in zip(self.urls[index:], self._contents[index:], strict=True) if data is None]
+
+    def _wait_for(self, index: int) -> None:
+        if os.getpid() != self._pid:
+            raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
+        with self._news:
+            self._waiting = True  # before it looks: the other thread looks here after it has changed something
+            while index >= self._at and not self.ended:
+                self._news.wait()
+                self._waiting = True
+            self._waiting = False
+
+    # ---- on the transport's thread
+
+    def write(self, data: bytes) -> bool:
+        """Take a piece of the answer: this is its `Sink`."""
+        if not self.ended:
+            try:
+                for member in self._parser.feed(data):
+                    self._take(member)
+            except CorruptShard as error:
+                self.cancel()
+                self._end(None, StoreError(f"{self.what}: {error}", url=self.subject, attempts=self.attempts))
+            if self._at >= len(self.urls) and not self.ended:
+                self._end(None, None)  # the connection is drained aside
+            self._tell_consumer()
+        return True
+
     def accept(self, reply: Reply) -> StoreError | None:
-        """Take the members out of the archive, as far as it goes."""
+        """None if the answer could be read, as far as it goes."""
+        if self.form.arrives_member_by_member:
+            return None
         try:
             archive = reply.body
             if not self.form.streaming:
                 archive = decoded_reply(archive, reply.header("Content-Type") or "").archive
-            self._take(archive)
+            for member in opened([archive], f"answer{self.form.mime}"):
+                self._take(member)
         except Malformed as error:
             return CorruptBody(f"{self.what}: {error}", url=self.subject, status=200, attempts=self.attempts)
-        return None
-
-    def _take(self, archive: bytes) -> None:
-        # A missing object has another name (`wire.batch.MISSING`), so it is not taken.
-        names = [member_name(self._entry(url), only_names=False) for url in self.urls]
-        at = 0
-        try:
-            for member in opened([archive], f"answer{self.form.mime}"):
-                if at < len(names) and member.name == names[at]:
-                    self.contents[at] = member.data
-                    self.held += len(member.data)
-                at += 1
         except CorruptShard:
             pass  # cut off: what came before it counts
+        return None
 
-    @staticmethod
-    def _entry(url: AISURL) -> BatchEntry:
-        return BatchEntry(url.bucket, url.provider, url.name, namespace=url.namespace)
+    def _take(self, member: Member) -> None:
+        # A missing object has another name (`wire.batch.MISSING`), so it is not taken.
+        at = self._at
+        if at < len(self.urls):
+            data = member.data
+            if member.name == self._names[at] and self.urls[at].size in (-1, len(data)):
+                self._contents[at] = data
+                self.held += len(data)
+            self._at = at + 1
+
+    def _try(self, origin: str | None, delay: float = 0.0) -> None:
+        if self.form.arrives_member_by_member:
+            self._parser = TarParser("answer", link_bytes=0)
+            self.sink = self
+        super()._try(origin, delay)
+
+    def _again(self, error: StoreError, reply: Reply) -> None:
+        if self._at:
+            self._end(None, error)  # what has come stays; the rest is asked for object by object
+        else:
+            super()._again(error, reply)
+
+    def _end(self, reply: Reply | None, error: StoreError | None) -> None:
+        super()._end(reply, error)
+        self._tell_consumer()
+
+    def _tell_consumer(self) -> None:
+        if self._waiting:
+            with self._news:
+                self._waiting = False
+                self._news.notify_all()

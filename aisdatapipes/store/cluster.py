@@ -6,17 +6,22 @@ does not talk to us sends the question to the endpoint, whose answer counts.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import StoreError
+from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply, Transport
 from aisdatapipes.wire.clustermap import decoded_map
 from aisdatapipes.wire.malformed import Malformed
-from aisdatapipes.wire.placement import owner
+from aisdatapipes.wire.placement import owners, uname
 
 MAP_PATH = "/v1/daemon?what=smap"
 REFRESH_PAUSE = 1.0  # seconds between two readings of the map: a burst of 404s is one piece of evidence
@@ -28,6 +33,7 @@ class Cluster:
     Attributes:
         answered: True once the endpoint has answered anything: then it exists, and patience pays.
         origins: ``scheme://host:port`` of every node; redirects lead nowhere else.
+        without_batches: True once the endpoint has told that it does not know get-batch.
         stale: True when something told that the map is out of date.
     """
 
@@ -36,10 +42,11 @@ class Cluster:
         self.transport = transport
         self.answered = False
         self.origins: frozenset[str] = frozenset((config.endpoint,))
+        self.without_batches = False
         self.stale = False
         self._direct_allowed = True
         # Origins of the targets and their digests, as one value: a map may be read while others look.
-        self._targets: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
+        self._targets: tuple[tuple[str, ...], npt.NDArray[np.uint64]] = ((), np.zeros(0, np.uint64))
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
@@ -50,14 +57,24 @@ class Cluster:
             reply = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map").wait()
             self._take_map(reply.body)
 
-    def owner_of(self, uname: str) -> str | None:
-        """Origin of the target that should have the object; None: ask the endpoint."""
+    def owners_of(self, urls: Sequence[AISURL]) -> list[str | None]:
+        """Origins of the targets that should have the objects, which are of this cluster; None: ask the endpoint.
+
+        A page at a time, for a name costs less among many (`wire.placement.owners`).
+        """
         origins, digests = self._targets
         if not self._direct_allowed or not origins or self.config.token:
-            return None  # a cluster that asks for tokens refuses direct reads anyway
+            return [None] * len(urls)  # a cluster that asks for tokens refuses direct reads anyway
         if self.stale:
             self.refresh(lambda: None)
-        return origins[owner(uname, digests)]
+        found: list[str | None] = []
+        for prefix, group in itertools.groupby(urls, _placed_by):
+            names = [url.name for url in group]
+            if prefix is None:
+                found += [None] * len(names)
+            else:
+                found += [origins[i] for i in owners(prefix, names, digests).tolist()]
+        return found
 
     def distrust_placement(self, reply: Reply) -> None:
         """A direct read failed with ``reply``: learn from it."""
@@ -97,4 +114,15 @@ class Cluster:
             raise StoreError(text, url=self.config.endpoint, status=200, attempts=1) from None
         self.origins = smap.origins | {self.config.endpoint}
         usable = smap.usable_targets
-        self._targets = (tuple(node.url for node in usable), tuple(node.digest for node in usable))
+        digests = np.array([node.digest for node in usable], np.uint64)
+        self._targets = (tuple(node.url for node in usable), digests)
+
+
+def _placed_by(url: AISURL) -> str | None:
+    """What the owner of an object is computed from, but for its name; None where that is the endpoint's business.
+
+    A target that is asked for an object of another provider or cluster fetches it from there, also where it is not
+    the owner: with an outdated map that would leave copies in wrong places.
+    """
+    local = url.provider == "ais" and url.namespace[:2] in ("", "@#")
+    return uname("ais", url.namespace, url.bucket, "") if local and not url.etl_name else None

@@ -41,11 +41,15 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "_ended", "attempts", "attempts_at_most", "body", "byte_range",
-        "cluster", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink", "subject",
-        "what",
+        "_began", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body", "byte_range",
+        "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
+        "subject", "what",
     )
     # fmt: on
+
+    # As a job of a window: it is taken when it has ended, and is one request of the width.
+    early = False
+    weight = 1
 
     def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner
@@ -60,7 +64,13 @@ class Exchange:
         self.attempts = 0
         self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
+        self.ended = False
         self._cancelled = False
+
+    @property
+    def retries(self) -> int:
+        """Tries after the first one."""
+        return max(0, self.attempts - 1)
 
     def start(self, done: Callable[[Any], None], delay: float = 0.0) -> None:
         """Begin; ``done`` is called once, on the transport's thread, when ``reply`` or ``error`` is there."""
@@ -77,8 +87,8 @@ class Exchange:
 
     def begin(self) -> None:
         """Ask; `result` waits for the answer."""
-        self._ended = threading.Event()
-        self.start(lambda _: self._ended.set())
+        self._over = threading.Event()
+        self.start(lambda _: self._over.set())
 
     def wait(self) -> Reply:
         """Ask and wait for the answer; raises its error."""
@@ -88,7 +98,7 @@ class Exchange:
     def result(self) -> Reply:
         """The answer to what `begin` asked; raises its error."""
         try:
-            self._ended.wait()
+            self._over.wait()
         except BaseException:  # Ctrl-C
             self.cancel()
             raise
@@ -101,6 +111,10 @@ class Exchange:
         """None if a 200 or 206 is what was asked for, else why not (then it is asked again)."""
         del reply
         return None
+
+    def keep(self, reply: Reply) -> None:
+        """Called with an answer that broke off, before another try: what has come need not come again."""
+        del reply
 
     # ---- steps, on the transport's thread
 
@@ -117,11 +131,13 @@ class Exchange:
         self.cluster.transport.send(self.request, self._arrived)
 
     def _arrived(self, reply: Reply) -> None:
+        if self.ended:
+            return  # all that mattered of the answer was there before its end
         try:
             self._judge(reply)
         except Exception as error:
-            if self.reply is not None or self.error is not None:
-                raise  # ended already: it is the listener that failed
+            if self.ended:
+                raise  # it is the listener that failed
             # Whoever waits must hear of it, whatever it is.
             text = f"{self.what}: a defect in aisdatapipes, please report it: {error!r}"
             self._end(None, StoreError(text, url=self.subject, attempts=self.attempts))
@@ -136,7 +152,10 @@ class Exchange:
                 self._end(reply, None)
             else:
                 self._again(error, reply)
-        elif self._direct:
+            return
+        if reply.failure is not None and status in (200, 206):
+            self.keep(reply)
+        if self._direct:
             self._ask_endpoint(reply)
         elif reply.failure is None and status in answers.REDIRECTS:
             self._redirected(reply)
@@ -202,4 +221,5 @@ class Exchange:
 
     def _end(self, reply: Reply | None, error: StoreError | None) -> None:
         self.reply, self.error, self.request = reply, error, None
+        self.ended = True
         self._done(self)

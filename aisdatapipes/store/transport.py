@@ -76,26 +76,32 @@ class Reply:
         failure: Why the answer is incomplete; None when it is complete.
     """
 
-    __slots__ = ("_lines", "body", "failure", "status")
+    __slots__ = ("_headers", "_lines", "body", "failure", "status")
 
     def __init__(self, status: int, lines: list[bytes], body: bytes, failure: Failure | None = None) -> None:
         self.status = status
-        self._lines = lines  # parsed only where somebody asks: most answers are asked for one header
+        self._lines = lines
+        self._headers: dict[bytes, bytes] | None = None  # parsed only where somebody asks
         self.body = body
         self.failure = failure
 
     def header(self, name: str) -> str | None:
         """The value of a header, by its name in any case; None where it is absent."""
-        wanted = name.lower().encode() + b":"
-        for line in self._final_lines():
-            if line[: len(wanted)].lower() == wanted:
-                return line[len(wanted) :].strip().decode("latin-1")
-        return None
+        if self._headers is None:
+            self._headers = self._parsed()
+        value = self._headers.get(name.lower().encode())
+        return None if value is None else value.strip().decode("latin-1")
 
-    def _final_lines(self) -> list[bytes]:
-        """Without those of interim answers (1xx), which come first."""
-        starts = [i for i, line in enumerate(self._lines) if line.startswith(b"HTTP/")]
-        return self._lines[starts[-1] :] if len(starts) > 1 else self._lines
+    def _parsed(self) -> dict[bytes, bytes]:
+        """Of a header that comes twice the first; of interim answers (1xx), which come before, nothing."""
+        headers: dict[bytes, bytes] = {}
+        for line in reversed(self._lines):
+            name, colon, value = line.partition(b":")
+            if colon:
+                headers[name.lower()] = value
+            elif line.startswith(b"HTTP/"):
+                break
+        return headers
 
 
 Done = Callable[[Reply], None]
