@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aisdatapipes.model.errors import ConfigError, CorruptBody, CorruptShard, StoreError
+from aisdatapipes.model.errors import BucketNotFound, ConfigError, CorruptBody, CorruptShard, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
@@ -115,7 +115,10 @@ class BatchRead(Exchange):
     @property
     def unknown_to_the_server(self) -> bool:
         """True where the endpoint itself does not know get-batch; once redirected, a 404 means a lost batch."""
-        return self.error is not None and self.error.status in _NO_SUCH_PATH and not self.redirects
+        error = self.error
+        if error is None or self.redirects or isinstance(error, BucketNotFound):
+            return False
+        return error.status in _NO_SUCH_PATH
 
     def content(self, index: int) -> bytes | None:
         """Content of an object, waited for; None where the answer does not have it."""

@@ -23,7 +23,7 @@ from aisdatapipes.store.transport import Reply
 
 # More connections than that bring nothing even where each is slow (benchmarks/large.py).
 PARTS_AT_ONCE = 16
-# How often an object is begun anew that is overwritten while it is read.
+# How often an object is read that is overwritten meanwhile, or comes out wrong.
 _TIMES = 4
 
 
@@ -115,7 +115,7 @@ class LargeRead:
         self._left -= 1
         part.there = True
         if part.outdated(self._size, self._version):
-            self._begin_anew()
+            self._begin_anew("the object was overwritten again and again while it was read")
         elif part.error is not None:
             self._end(part.error)
         else:
@@ -123,15 +123,14 @@ class LargeRead:
             self._hash_on()
             self._ask_next()
             if not self._left:
-                self._end(self._corrupt())
+                self._complete()
 
-    def _begin_anew(self) -> None:
-        if self._times >= _TIMES:
-            text = "cannot read: the object was overwritten again and again while it was read"
-            self._end(CorruptBody(text, url=self.url, status=206, attempts=self.attempts))
-            return
+    def _begin_anew(self, why: str) -> None:
         self._forget_parts()
-        SizeRead(self.cluster, self.url).start(self._sized)
+        if self._times >= _TIMES:
+            self._end(CorruptBody(f"cannot read: {why}", url=self.url, status=206, attempts=self.attempts))
+        else:
+            SizeRead(self.cluster, self.url).start(self._sized)
 
     def _sized(self, read: SizeRead) -> None:
         if read.error is not None:
@@ -150,11 +149,12 @@ class LargeRead:
             self._hash.update(self._parts[self._hashed].memory)
             self._hashed += 1
 
-    def _corrupt(self) -> StoreError | None:
-        if not self._verify or self._checksum in (None, self._hash.hexdigest()):
-            return None
-        text = f"cannot read: the content's xxh64 is {self._hash.hexdigest()}, the cluster promised {self._checksum}"
-        return CorruptBody(text, url=self.url, status=206, attempts=self.attempts)
+    def _complete(self) -> None:
+        found, promised = self._hash.hexdigest(), self._checksum
+        if self._verify and promised not in (None, found):
+            self._begin_anew(f"the content's xxh64 is {found}, the cluster promised {promised}")
+        else:
+            self._end(None)
 
     def _end(self, error: StoreError | None) -> None:
         self.error = error

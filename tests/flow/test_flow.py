@@ -148,51 +148,85 @@ def test_every_strategy_gives_the_same(embedded_bucket, config):
         assert (meter.objects, meter.bytes) == (40, sum(map(len, objects.values())))
 
 
-def test_parts_of_two_versions_are_no_object(embedded_bucket, config):
-    """An object that is not what was listed, read in parts, is an error and not a mixture."""
+@pytest.mark.parametrize("size", [0, 700, 2500, 3500])
+def test_parts_of_what_was_overwritten(embedded_bucket, config, size):
+    """An object that has another size than was listed, read in parts, is read as it is now."""
     embedded_bucket.put("o", CONTENT(3000))
     listed_before = list(urls_of(embedded_bucket, ["o"]))
-    embedded_bucket.put("o", CONTENT(3500))
-    with pytest.raises(CorruptBody, match="overwritten"):
-        fetch(listed_before, config, strategy="ranges", range_bytes=1000)
+    now = CONTENT(size)
+    embedded_bucket.put("o", now)
+    assert fetch(listed_before, config, strategy="ranges", range_bytes=1000) == [("o", now)]
 
 
-def test_overwritten_between_two_parts(embedded_bucket, config, cluster):
-    """Parts of equally long versions are not joined."""
+class Overwritten(dict):
+    """The objects of a bucket, of which one is overwritten whenever it has been looked up so many times."""
+
+    def __init__(self, bucket, objects, every, times, content=bytes(100)):
+        super().__init__(objects)
+        self.bucket, self.every, self.left, self.content = bucket, every, times, content
+        self.count = 0
+
+    def get(self, key, default=None):
+        self.count += key == "o"
+        if self.count == self.every and self.left:
+            self.count, self.left = 0, self.left - 1
+            self.bucket.put("o", self.content)
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize(("times", "found"), [(1, bytes(100)), (3, bytes(100)), (1000, None)])
+def test_overwritten_between_two_parts(embedded_bucket, config, cluster, times, found):
+    """Parts of two versions are not joined: the object is read anew, and one that never rests is an error."""
     embedded_bucket.put("o", CONTENT(100))
     urls = list(urls_of(embedded_bucket, ["o"]))
-    found = fetched(
-        iter(urls), Clusters(config), FetchPlan("ranges", width=1, range_bytes=10, window_bytes=10), Meter()
-    )
     real = cluster._bucket(embedded_bucket.name)
-    count = 0
     objects = real.objects
-
-    class Changing(dict):
-        def get(self, key, default=None):
-            nonlocal count
-            count += key == "o"
-            if count == 5:
-                real.objects = objects
-                real.put("o", b"y" * 100)
-            return objects.get(key, default)
-
-    real.objects = Changing(objects)
+    real.objects = Overwritten(real, objects, 5, times)
     try:
-        with pytest.raises(CorruptBody):
-            list(found)
+        if found is None:
+            with pytest.raises(CorruptBody, match="overwritten again and again"):
+                fetch(urls, config, strategy="ranges", width=1, range_bytes=10)
+        else:
+            assert fetch(urls, config, strategy="ranges", width=1, range_bytes=10) == [("o", found)]
     finally:
         real.objects = objects
 
 
 def test_a_corrupt_part_is_found(embedded_bucket, config, cluster):
-    """A flipped bit in a part is an error, unless nobody wants to know."""
-    embedded_bucket.put("o", CONTENT(3000))
-    cluster.faults.add("corrupt", times=1)
+    """With a flipped bit in a part the object is read anew; where that stays, it is an error."""
+    content = CONTENT(3000)
+    embedded_bucket.put("o", content)
     urls = list(urls_of(embedded_bucket, ["o"]))
+    cluster.faults.add("corrupt", times=1)
+    assert fetch(urls, config, strategy="ranges", range_bytes=1000) == [("o", content)]
+    cluster.faults.add("corrupt")
     with pytest.raises(CorruptBody, match="xxh64"):
         fetch(urls, config, strategy="ranges", range_bytes=1000)
-    assert len(fetch(urls, config, strategy="ranges", range_bytes=1000)[0][1]) == 3000
+
+
+@pytest.mark.parametrize(("strategy", "after"), [("get", 1100), ("ranges", 400)])
+def test_a_body_that_breaks_off_is_resumed(embedded_bucket, config, cluster, strategy, after):
+    """Each try goes on where the last one broke off: an object comes of answers of which none is complete."""
+    content = CONTENT(3000)
+    embedded_bucket.put("o", content)
+    cluster.faults.add("cut", "get", after=after)
+    assert fetch(urls_of(embedded_bucket, ["o"]), config, strategy=strategy, range_bytes=1000) == [("o", content)]
+
+
+@pytest.mark.parametrize("size", [500, 1000, 3000, 4000])
+def test_a_broken_body_is_not_mended_with_another_version(embedded_bucket, config, cluster, size):
+    """What came before an object was overwritten is thrown away."""
+    embedded_bucket.put("o", CONTENT(3000))
+    urls = list(urls_of(embedded_bucket, ["o"]))
+    cluster.faults.add("cut", "get", after=1000, times=1)
+    real = cluster._bucket(embedded_bucket.name)
+    objects = real.objects
+    now = b"\0" * size
+    real.objects = Overwritten(real, objects, 2, 1, now)
+    try:
+        assert fetch(urls, config, strategy="get") == [("o", now)]
+    finally:
+        real.objects = objects
 
 
 def test_batches_respect_an_etl(embedded_bucket, config, cluster):

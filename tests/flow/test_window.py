@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.window import AHEAD_WIDTHS, _Window, ordered
+from aisdatapipes.flow.window import AHEAD_WIDTHS, Window, ordered
 from aisdatapipes.model.errors import ConfigError, StoreError
 
 HANG = 30  # seconds
@@ -68,10 +68,16 @@ class Place:
 
 
 class Job:
+    early, weight = False, 1
+
     def __init__(self, place, number, size=1, *, known=True, error=None):
         self.place, self.number, self.size, self.known, self.error = place, number, size, known, error
         self.attempts = 1
         self.ended = 0
+
+    @property
+    def retries(self):
+        return self.attempts - 1
 
     @property
     def cost(self):
@@ -187,7 +193,7 @@ def test_jobs_that_end_while_they_are_started():
                 first.append(lambda: done(self))
 
     width = 64
-    window = _Window(iter([Sudden(Place(), i) for i in range(1100)]), width, 1 << 30)
+    window = Window(iter([Sudden(Place(), i) for i in range(1100)]), width, 1 << 30, Meter())
     for _ in range(AHEAD_WIDTHS + 1):
         window.fill()
     assert len(first) == width  # they hold all places; the others are built and wait
