@@ -126,7 +126,7 @@ class _Loop:
         self._delayed: list[tuple[float, int, _Transfer]] = []
         self._order = itertools.count()  # breaks ties in the heap
         self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
-        self._watched: set[int] = set()
+        self._wanted: set[int] = set()  # sockets that libcurl waits for now
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -199,6 +199,10 @@ class _Loop:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(fd)
             return
+        if fd not in self._wanted:  # such as an idle connection that the server has closed
+            with contextlib.suppress(OSError):
+                self._poll.unregister(fd)
+            return
         # An error or a hang-up is found by reading.
         flags = pycurl.CSELECT_OUT if mask & select.EPOLLOUT else 0
         flags |= pycurl.CSELECT_IN if mask & ~select.EPOLLOUT else 0
@@ -215,17 +219,20 @@ class _Loop:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
+        """libcurl tells what it waits for: between two requests for nothing, and then for the same connection again.
+
+        So a socket stays in epoll when nothing is wanted of it: that spares a system call for each request. Closed by
+        libcurl it leaves epoll by itself, and its number may come back as another socket.
+        """
         if what == pycurl.POLL_REMOVE:
-            self._watched.discard(fd)
-            with contextlib.suppress(OSError):  # libcurl may have closed it: then epoll has forgotten it
-                self._poll.unregister(fd)
+            self._wanted.discard(fd)
             return
         mask = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (select.EPOLLOUT if what & pycurl.POLL_OUT else 0)
-        if fd in self._watched:
+        self._wanted.add(fd)
+        try:
             self._poll.modify(fd, mask)
-        else:
+        except FileNotFoundError:
             self._poll.register(fd, mask)
-            self._watched.add(fd)
 
     def _on_timer(self, delay_ms: int) -> None:
         self._timer = None if delay_ms < 0 else time.monotonic() + delay_ms / 1000
