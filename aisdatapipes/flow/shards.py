@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import xxhash
 
@@ -17,7 +17,11 @@ from aisdatapipes.model.errors import CorruptBody, ObjectNotFound
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import object_size
+from aisdatapipes.store.part import PartInMemory, PartInPieces
 from aisdatapipes.store.read import Read
+
+# A shard is a sequence of these: one whole, or parts.
+Piece: TypeAlias = "Read | PartInPieces"
 
 
 def streamed(
@@ -38,25 +42,29 @@ def streamed(
 
 
 def _parts(
-    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, listings: dict[AISURL, Members] | None
-) -> Iterator[Read]:
+    urls: Iterable[AISURL],
+    clusters: Clusters,
+    plan: FetchPlan,
+    listings: dict[AISURL, Members] | None,
+) -> Iterator[Piece]:
     for url in urls:
         cluster = clusters.of(url)
         sized = url if url.size >= 0 or url.etl_name else _sized(url, _size(cluster, url))
         if listings is not None and not url.etl_name:  # the listing is of the shard before the ETL
             listings[sized] = Members(cluster, sized)
-        if sized.size <= 0:
+        if sized.size <= 0 or sized.etl_name:
             yield Read(cluster, sized, *cluster.owners_of([sized]), verify=plan.verify)
         else:
-            yield from part_reads(cluster, sized, plan)
+            yield from _part_reads(cluster, sized, plan)
 
 
-def part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan) -> Iterator[Read]:
-    """The reads that make up an object of known size, part by part."""
+def _part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan) -> Iterator[PartInPieces]:
+    """The reads that make up a shard of known size, part by part."""
     (owner,) = cluster.owners_of([url])
     for start in range(0, url.size, plan.range_bytes):
         length = min(plan.range_bytes, url.size - start)
-        yield Read(cluster, url, owner, span=(start, length), last=start + length == url.size)
+        last = start + length == url.size
+        yield PartInPieces(cluster, url, owner, start, length, last=last)
 
 
 def _size(cluster: Cluster, url: AISURL) -> int:
@@ -66,8 +74,8 @@ def _size(cluster: Cluster, url: AISURL) -> int:
         return -1  # let the read say so, when its turn comes
 
 
-def _of_one_shard(first: Read, following: Iterator[Read]) -> Iterator[Read]:
-    read = first
+def _of_one_shard(first: Piece, following: Iterator[Piece]) -> Iterator[Piece]:
+    read: Piece = first
     yield read
     while not read.last:
         read = next(following)
@@ -82,7 +90,7 @@ class ShardStream:
     """
 
     def __init__(
-        self, first: Read, parts: Iterator[Read], plan: FetchPlan, meter: Meter, members: Members | None
+        self, first: Piece, parts: Iterator[Piece], plan: FetchPlan, meter: Meter, members: Members | None
     ) -> None:
         self.url = first.url
         self._first, self._parts, self._plan, self._meter = first, parts, plan, meter
@@ -91,19 +99,20 @@ class ShardStream:
 
     def __iter__(self) -> Iterator[bytes]:
         first = self._first
-        if first.error is None and first.span is not None and first.total != first.url.size:
+        if first.error is None and isinstance(first, PartInPieces) and first.total != first.url.size:
             # Overwritten since it was listed. Nothing has been handed out yet: read what is there now.
             self.pass_over()
-            parts = part_reads(first.cluster, _sized(first.url, first.total), self._plan)
+            parts = _part_reads(first.cluster, _sized(first.url, first.total), self._plan)
             self._parts = ordered(parts, self._plan.width, self._plan.window_bytes, self._meter)
         return self._checked()
 
-    def file(self) -> io.BufferedReader:
+    def file(self) -> BinaryIO:
         """The shard as a file that can seek, for formats that need it (zip)."""
         if self._first.error is not None:
             raise self._first.error
-        size = self._first.total
-        return io.BufferedReader(_RangeFile(self._first, size), 1 << 20)
+        if isinstance(self._first, Read):
+            return io.BytesIO(self._first.data)
+        return io.BufferedReader(_RangeFile(self._first), 1 << 20)
 
     def extensions(self) -> list[str]:
         """Extensions of all samples in the shard, by the cluster's listing of it; empty where it has none."""
@@ -115,32 +124,34 @@ class ShardStream:
             pass
 
     def _checked(self) -> Iterator[bytes]:
-        """The chunks; at the end the checksum of the whole is compared with the promised one."""
+        """The chunks; at the end the checksum of the whole is compared."""
         found, promised, version = xxhash.xxh64(), None, None
         for part in self._parts:
             if part.error is not None:
                 raise part.error
-            if version not in (None, part.version):
-                raise self._corrupt("it was overwritten while it was read", part)
-            version, promised = part.version, part.checksum
-            if self._plan.verify:
-                found.update(part.data)
-            self._meter.bytes += len(part.data)
-            yield part.data
+            if isinstance(part, PartInPieces):  # else it has been compared as a whole
+                if version not in (None, part.version):
+                    raise self._corrupt("it was overwritten while it was read", part)
+                version, promised = part.version, part.checksum
+            data = part.content() or b""
+            if promised and self._plan.verify:
+                found.update(data)
+            self._meter.bytes += len(data)
+            yield data
         if self._plan.verify and promised and found.hexdigest() != promised:
             raise self._corrupt(f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first)
         self._meter.objects += 1
 
-    def _corrupt(self, text: str, part: Read) -> CorruptBody:
+    def _corrupt(self, text: str, part: Piece) -> CorruptBody:
         return CorruptBody(f"cannot read: {text}", url=self.url, status=206, attempts=part.attempts)
 
 
 class _RangeFile(io.RawIOBase):
     """Random access to an object by ranged reads, one at a time."""
 
-    def __init__(self, first: Read, size: int) -> None:
+    def __init__(self, first: PartInPieces) -> None:
         super().__init__()
-        self._first, self._size, self._at = first, size, 0
+        self._first, self._size, self._at = first, first.total, 0
 
     def readable(self) -> bool:
         return True
@@ -157,18 +168,15 @@ class _RangeFile(io.RawIOBase):
         length = min(len(buffer), self._size - self._at)
         if length <= 0:
             return 0
-        if self._first.span is None:  # all of it is here
-            data = self._first.data[self._at : self._at + length]
-        else:
-            read = Read(self._first.cluster, self._first.url, self._first.owner, span=(self._at, length))
-            read.wait()
-            if read.version != self._first.version:
-                text = "cannot read: it was overwritten while it was read"
-                raise CorruptBody(text, url=read.url, status=206, attempts=read.attempts)
-            data = read.data
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        first = self._first
+        with memoryview(buffer) as memory:
+            part = PartInMemory(first.cluster, first.url, first.owner, self._at, memory.cast("B")[:length])
+            part.wait()
+        if part.version != first.version:
+            text = "cannot read: it was overwritten while it was read"
+            raise CorruptBody(text, url=part.url, status=206, attempts=part.attempts)
+        self._at += length
+        return length
 
 
 def _sized(url: AISURL, size: int) -> AISURL:

@@ -219,7 +219,7 @@ class _Loop:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """libcurl tells what it waits for: between two requests for nothing, and then for the same connection again.
+        """Libcurl tells what it waits for: between two requests for nothing, and then for the same connection again.
 
         So a socket stays in epoll when nothing is wanted of it: that spares a system call for each request. Closed by
         libcurl it leaves epoll by itself, and its number may come back as another socket.

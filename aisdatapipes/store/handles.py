@@ -91,11 +91,15 @@ def failure(code: int, text: str, *, began: bool) -> Failure:
 
 def _writer(sink: Sink, lines: list[bytes], chunks: list[bytes]) -> Callable[[bytes], int | None]:
     """A body with status 200 or 206 goes to the sink; an error's body is collected."""
+    wanted: bool | None = None  # decided with the first piece: this runs for every 16 KiB
 
     def write(data: bytes) -> int | None:
-        # libcurl cannot be asked for the status while it works; the header lines are here already.
-        status_line = next(line for line in reversed(lines) if line.startswith(b"HTTP/"))
-        if status_line.split(None, 2)[1] in (b"200", b"206"):
+        nonlocal wanted
+        if wanted is None:
+            # libcurl cannot be asked for the status while it works; the header lines are here already.
+            status_line = next(line for line in reversed(lines) if line.startswith(b"HTTP/"))
+            wanted = status_line.split(None, 2)[1] in (b"200", b"206")
+        if wanted:
             return None if sink.write(data) else int(pycurl.WRITEFUNC_PAUSE)
         chunks.append(data)
         return None

@@ -13,13 +13,11 @@ from typing import Any
 
 import xxhash
 
-from aisdatapipes.model.errors import CorruptBody, StoreError, Truncated
+from aisdatapipes.model.errors import CorruptBody, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
-from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.pages import SizeRead
-from aisdatapipes.store.read import checksum_of, path_of, total_of, version_of
-from aisdatapipes.store.transport import Reply
+from aisdatapipes.store.part import PartInMemory
 
 # More connections than that bring nothing even where each is slow (benchmarks/large.py).
 PARTS_AT_ONCE = 16
@@ -54,7 +52,7 @@ class LargeRead:
         self._times = 0
         self._lock = threading.Lock()  # the consumer may cancel while the transport's thread goes on
         self._cancelled = False
-        self._parts: list[_Part] = []
+        self._parts: list[PartInMemory] = []
 
     @property
     def held(self) -> int:
@@ -87,14 +85,18 @@ class LargeRead:
         # The one way to make `bytes` whose memory can be written to before: the zeros are the file's own, untouched
         # memory of the system, and `getvalue` hands them on as they are (both without a copy, in CPython).
         self._file = io.BytesIO(bytes(size))
-        self._memory = self._file.getbuffer()
+        memory = self._file.getbuffer()
         self._version: str | None = None
         self._checksum: str | None = None
         self._next = self._left = 0  # the part to be asked for next; parts that are under way
+        self._there: set[PartInMemory] = set()
         self._hash, self._hashed = xxhash.xxh64(), 0  # of the parts from the first one to the first gap
         starts = range(0, size, self._part_bytes)
         with self._lock:
-            self._parts = [_Part(self, self._memory[at : at + self._part_bytes], at) for at in starts]
+            self._parts = [
+                PartInMemory(self.cluster, self.url, self.owner, at, memory[at : at + self._part_bytes])
+                for at in starts
+            ]
         for _ in range(self.weight):
             self._ask_next()
         if not starts:
@@ -107,23 +109,29 @@ class LargeRead:
             self._left += 1
             part.start(self._arrived)
 
-    def _arrived(self, part: _Part) -> None:
+    def _arrived(self, part: PartInMemory) -> None:
         self.attempts += part.attempts
         self.retries += part.retries
         if part not in self._parts:
             return  # of an earlier beginning, or there is nobody any more who wants it
         self._left -= 1
-        part.there = True
-        if part.outdated(self._size, self._version):
+        if self._outdated(part):
             self._begin_anew("the object was overwritten again and again while it was read")
         elif part.error is not None:
             self._end(part.error)
         else:
             self._version, self._checksum = part.version, part.checksum
+            self._there.add(part)
             self._hash_on()
             self._ask_next()
             if not self._left:
                 self._complete()
+
+    def _outdated(self, part: PartInMemory) -> bool:
+        """True for a part that is not of the object that is being read: another size, another version, or no more."""
+        if part.error is not None:
+            return part.error.status == 416  # the object ends before it
+        return part.total != self._size or self._version not in (None, part.version)
 
     def _begin_anew(self, why: str) -> None:
         self._forget_parts()
@@ -145,7 +153,7 @@ class LargeRead:
             part.cancel()
 
     def _hash_on(self) -> None:
-        while self._verify and self._hashed < len(self._parts) and self._parts[self._hashed].there:
+        while self._verify and self._hashed < len(self._parts) and self._parts[self._hashed] in self._there:
             self._hash.update(self._parts[self._hashed].memory)
             self._hashed += 1
 
@@ -160,72 +168,3 @@ class LargeRead:
         self.error = error
         self._forget_parts()
         self._done(self)
-
-
-class _Part(Exchange):
-    """A part, written where it belongs as it arrives, and resumed where it broke off.
-
-    Args:
-        whole: What it is a part of.
-        memory: Where it belongs.
-        start: Its first byte in the object.
-    """
-
-    __slots__ = ("_came", "_kept", "_start", "checksum", "memory", "there", "total", "version")
-
-    def __init__(self, whole: LargeRead, memory: memoryview, start: int) -> None:
-        super().__init__(whole.cluster, whole.url, path_of(whole.url), "cannot read", whole.owner)
-        self.memory, self._start = memory, start
-        self._came = self._kept = 0  # bytes that this try has brought so far, after those that it began with
-        self.there = False
-        self.total = -1  # bytes of the whole object
-        self.version = ""
-        self.checksum: str | None = None
-        self.sink = self
-        self.byte_range = self._missing()
-
-    def outdated(self, size: int, version: str | None) -> bool:
-        """True where it is not of the object that its whole is read as: another size, another version, or no more."""
-        if self.error is not None:
-            return self.error.status == 416  # the object ends before it
-        return self.total != size or version not in (None, self.version)
-
-    def write(self, data: bytes) -> bool:
-        """Take a piece: this is its `Sink`."""
-        room = self.memory[self._came : self._came + len(data)]
-        room[:] = data[: len(room)]
-        self._came += len(data)
-        return True
-
-    def keep(self, reply: Reply) -> None:
-        """Keep what came of a body that broke off, and ask for the rest in the next try."""
-        version = version_of(reply)
-        same = reply.status == 206 and version and version == (self.version or version)
-        self.version = version if same else ""
-        self._kept = min(self._came, len(self.memory) - 1) if same else 0
-
-    def accept(self, reply: Reply) -> StoreError | None:
-        """None if the part is there; one of another version of the object is for the whole to see."""
-        version, kept = version_of(reply), self._kept
-        self.total = total_of(reply)
-        if kept and version != self.version:
-            self._kept = 0
-            return self._short(reply, "it was overwritten while it was read")
-        self.version = version
-        self.checksum = checksum_of(reply)
-        expected = min(len(self.memory), self.total - self._start)
-        if reply.status != 206 or self._came != expected:
-            self._kept = 0
-            return self._short(reply, f"{self._came} bytes of the {expected} asked for, from byte {self._start} on")
-        return None
-
-    def _try(self, origin: str | None, delay: float = 0.0) -> None:
-        self._came = self._kept
-        self.byte_range = self._missing()
-        super()._try(origin, delay)
-
-    def _missing(self) -> tuple[int, int]:
-        return self._start + self._kept, self._start + len(self.memory) - 1
-
-    def _short(self, reply: Reply, text: str) -> Truncated:
-        return Truncated(f"{self.what}: {text}", url=self.subject, status=reply.status, attempts=self.attempts)

@@ -25,6 +25,7 @@ from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.answers import error_of
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import object_size
+from aisdatapipes.store.part import PartInMemory
 from aisdatapipes.store.pool import new_transport
 from aisdatapipes.store.read import Read
 from aisdatapipes.store.transport import Reply
@@ -55,6 +56,11 @@ def read_of(place, **options):
     """A read that goes to the owner first, as all reads do."""
     cluster, url = place
     return Read(cluster, url, *cluster.owners_of([url]), **options)
+
+
+def part_of(place, start, length):
+    cluster, url = place
+    return PartInMemory(cluster, url, *cluster.owners_of([url]), start, memoryview(bytearray(length)))
 
 
 def data_of(cluster, url, **options):
@@ -129,12 +135,13 @@ def test_a_range(place, faults):
     """A part is the part, also after misbehaviour, and knows the size of the whole."""
     for fault in ("reset", "cut"):
         faults.add(fault, times=2)
-        read = read_of(place, span=(100, 50))
-        read.wait()
-        assert (read.data, read.total) == (DATA[100:150], len(DATA))
+        part = part_of(place, 100, 50)
+        part.wait()
+        assert (bytes(part.memory), part.total) == (DATA[100:150], len(DATA))
         faults.clear()
-    end = len(DATA)
-    assert data_of(*place, span=(end - 5, 50)) == DATA[-5:]
+    part = part_of(place, len(DATA) - 5, 50)
+    part.wait()
+    assert bytes(part.memory[: part.held]) == DATA[-5:]
 
 
 def test_redirects_lead_nowhere_else(place, faults):
@@ -289,6 +296,6 @@ def test_words_of_the_cluster(body, says):
 
 def test_the_checksum_is_of_the_content(place):
     """The checksum that a read keeps is the xxh64 of the whole."""
-    read = read_of(place, span=(0, 10))
+    read = part_of(place, 0, 10)
     read.wait()
     assert read.checksum == xxhash.xxh64_hexdigest(DATA)
