@@ -89,7 +89,9 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
     def _listing(self) -> Listing:
         return self._catalog.listing(Meter())
 
-    def _read(self, indices: Sequence[int], *, single: bool = False) -> list[tuple[AISURL, bytes]]:
+    def _read(
+        self, indices: Sequence[int], *, single: bool = False, as_views: bool = False
+    ) -> list[tuple[AISURL, Any]]:
         """URLs and contents at ``indices``, in one pass of the engine; what is skipped by ``on_error`` is absent."""
         listing = self._listing
         urls = [listing.url(self._position(index, len(listing))) for index in indices]
@@ -97,7 +99,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         meter = Meter()
         try:
             tolerance = Tolerance() if single else self._tolerance  # one sample cannot be skipped
-            return list(fetched(urls, clusters, self._fetch, meter, tolerance))
+            return list(fetched(urls, clusters, self._fetch, meter, tolerance, as_views=as_views))
         finally:
             self._shared.add(meter, Meter())
 

@@ -21,8 +21,11 @@ class ContentBuffer:
         data: The content.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
+
+    def __reduce__(self) -> tuple[type[ContentBuffer], tuple[bytes]]:
+        return ContentBuffer, (self.tobytes(),)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -30,11 +33,11 @@ class ContentBuffer:
     @property
     def buf(self) -> memoryview:
         """The content without a copy, read-only."""
-        return memoryview(self._data)
+        return memoryview(self._data).toreadonly()
 
     def tobytes(self) -> bytes:
         """The content."""
-        return self._data
+        return bytes(self._data)
 
     def close(self) -> None:
         """Let go of the memory; idempotent."""
@@ -80,11 +83,11 @@ class AISParallelMapDataset(AISBaseMapDataset):
         return self._num_workers
 
     def __getitem__(self, index: int) -> tuple[str, ContentBuffer]:
-        ((url, data),) = self._read([index], single=True)
+        ((url, data),) = self._read([index], single=True, as_views=True)
         return url.name, ContentBuffer(data)
 
     def __getitems__(self, indices: list[int]) -> list[tuple[str, ContentBuffer]]:
         """The samples at ``indices``, in this order, in one pass of the engine."""
         if type(self).__getitem__ is not AISParallelMapDataset.__getitem__:
             return super().__getitems__(indices)  # a subclass says what a sample is
-        return [(url.name, ContentBuffer(data)) for url, data in self._read(indices)]
+        return [(url.name, ContentBuffer(data)) for url, data in self._read(indices, as_views=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
@@ -23,7 +24,9 @@ def fetched(
     meter: Meter,
     tolerance: Tolerance = RAISE,
     form: BatchForm | None = None,
-) -> Iterator[tuple[AISURL, bytes]]:
+    *,
+    as_views: bool = False,
+) -> Iterator[tuple[AISURL, Any]]:
     """Each URL with the content of its object, in the order of the URLs, by the strategy of the plan.
 
     Args:
@@ -33,10 +36,11 @@ def fetched(
         meter: Counts.
         tolerance: Which errors are borne.
         form: Of the answers of get-batch.
+        as_views: Large objects, that are read in parts, as memoryviews; else all contents are bytes.
 
     Raises: what ``tolerance`` does not bear, when the object is reached and not before.
     """
-    requests = Requests(urls, clusters, plan, meter, form)
+    requests = Requests(urls, clusters, plan, meter, form, as_views=as_views)
     window = Window(requests, plan.width, plan.window_bytes, meter)
     otherwise = _Otherwise(plan, meter, tolerance)
     taken: set[FetchJob] = set()
@@ -69,7 +73,7 @@ class _Otherwise:
         self._plan, self._meter, self._tolerance = plan, meter, tolerance
         self._reads: dict[BatchRead, Generator[Read, None, None]] = {}
 
-    def content(self, job: FetchJob, index: int) -> bytes | None:
+    def content(self, job: FetchJob, index: int) -> bytes | memoryview | None:
         """The content after all; None where an error is borne.
 
         What a batch lacks is asked for object by object: the answer to that decides.

@@ -55,15 +55,23 @@ class Requests(Iterator[FetchJob]):
         clusters: Where they are.
         plan: How they are fetched.
         form: Of the answers of get-batch.
+        as_views: Large objects as memoryviews instead of bytes.
         meter: Counts the objects that "auto" would have read by get-batch where the cluster has none.
     """
 
     def __init__(
-        self, urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, form: BatchForm | None = None
+        self,
+        urls: Iterable[AISURL],
+        clusters: Clusters,
+        plan: FetchPlan,
+        meter: Meter,
+        form: BatchForm | None = None,
+        *,
+        as_views: bool = False,
     ) -> None:
         self.places: deque[Place] = deque()
         self._urls, self._clusters, self._plan, self._meter = iter(urls), clusters, plan, meter
-        self._form = form or BatchForm()
+        self._form, self._as_views = form or BatchForm(), as_views
         self._ready: deque[FetchJob] = deque()
         self._most = max(plan.width, plan.batch_objects)
         self._group = self._most if isinstance(urls, list) else min(FIRST_GROUP, self._most)
@@ -130,7 +138,10 @@ class Requests(Iterator[FetchJob]):
         plan = self._plan
         if not _in_parts(url, plan):
             return Read(cluster, url, owner, verify=plan.verify)
-        return LargeRead(cluster, url, owner, part_bytes=plan.range_bytes, width=plan.width, verify=plan.verify)
+        return LargeRead(
+            cluster, url, owner,
+            part_bytes=plan.range_bytes, width=plan.width, verify=plan.verify, as_view=self._as_views,
+        )  # fmt: skip
 
 
 def _can_be_named(url: AISURL) -> bool:
