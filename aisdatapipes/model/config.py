@@ -75,7 +75,7 @@ class FetchPlan:
 
     strategy: Strategy = "auto"
     width: int = 64
-    batch_objects: int = 128
+    batch_objects: int = 512
     range_bytes: int = 4 * MIB
     window_bytes: int = 64 * MIB
     verify: bool = True
