@@ -6,6 +6,7 @@ belongs to an iteration, so two loops over one dataset, or ``len()`` inside a lo
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import weakref
 from abc import ABC, abstractmethod
@@ -196,6 +197,7 @@ class Pass(Iterator[Any]):
     def __init__(self, dataset: AISBaseIterDataset, begin: Begin, unit: str | None) -> None:
         # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
         self._samples = _passed(dataset, begin, unit)
+        _begun.add(self)
 
     def __iter__(self) -> Pass:
         return self
@@ -206,6 +208,16 @@ class Pass(Iterator[Any]):
     def close(self) -> None:
         """Stop: nothing is under way any more."""
         self._samples.close()
+
+
+# An iterator that a program forgets ends with the program, but not later: then torch is half gone, and would abort.
+_begun: weakref.WeakSet[Pass] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for one in list(_begun):
+        one.close()
 
 
 def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None) -> Generator[Any, None, None]:

@@ -27,6 +27,8 @@ FetchJob: TypeAlias = "Read | LargeRead | BatchRead"
 # Up to this size get-batch is faster than GET, and from this many objects in a group on.
 BATCH_BYTES_EACH = 32 << 10
 FEWEST_FOR_A_BATCH = 32
+# A pass over a list has nothing behind it that a batch could be overlapped with: its time counts in full.
+FEWEST_IN_A_PASS = 256
 # Above this size parts of an object are faster than one GET, and bound what a broken answer costs.
 WHOLE_BYTES = 8 << 20
 
@@ -74,7 +76,9 @@ class Requests(Iterator[FetchJob]):
         self._form, self._as_views = form or BatchForm(), as_views
         self._ready: deque[FetchJob] = deque()
         self._most = max(plan.width, plan.batch_objects)
-        self._group = self._most if isinstance(urls, list) else min(FIRST_GROUP, self._most)
+        one_pass = isinstance(urls, list)
+        self._group = self._most if one_pass else min(FIRST_GROUP, self._most)
+        self._fewest = FEWEST_IN_A_PASS if one_pass else FEWEST_FOR_A_BATCH
         at_once = max(BATCHES_AT_ONCE, min(MOST_BATCHES_AT_ONCE, OBJECTS_AT_ONCE // plan.batch_objects))
         self._batch_weight = max(1, plan.width // at_once)
         self._failed: Exception | None = None
@@ -125,7 +129,7 @@ class Requests(Iterator[FetchJob]):
         if strategy != "auto":
             return [False] * len(urls)
         small = [0 <= url.size <= BATCH_BYTES_EACH and url.provider == "ais" and _can_be_named(url) for url in urls]
-        few = sum(small) < FEWEST_FOR_A_BATCH
+        few = sum(small) < self._fewest
         if not few and cluster.without_batches:
             self._meter.fallbacks += sum(small)
         return [False] * len(urls) if few or cluster.without_batches else small

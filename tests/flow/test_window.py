@@ -239,3 +239,38 @@ def test_the_meter_counts_tries():
         jobs[3].attempts = 4
         assert len(list(ordered(iter(jobs), 4, 100, meter))) == 10
     assert (meter.requests, meter.retries) == (13, 3)
+
+
+def test_what_the_consumer_waits_for_is_started():
+    """Jobs that are taken early and kept do not keep the next one from starting, though the window is full."""
+    with Place() as place:
+        jobs = [Job(place, i, 100) for i in range(20)]
+        for job in jobs[::2]:
+            job.early = True
+        window = Window(iter(jobs), 4, 100, Meter())
+        kept, found = [], []
+        for run in window.runs():
+            for job in run:
+                found.append(job.number)
+                if job.early:
+                    kept.append(job)
+                else:
+                    window.release(job)
+        for job in kept:
+            window.release(job)
+        window.cancel()
+    assert found == list(range(20))
+
+
+def test_windows_of_a_process_share_its_bytes():
+    """Of two windows that are open, each holds half as much."""
+    with Place() as place:
+        place.add = lambda job: None  # nothing ends: what is begun stays
+        one, two = (Window((Job(place, i, 10) for i in range(1000)), 64, 200, Meter()) for _ in range(2))
+        one.fill()
+        two.fill()
+        assert (one._used, two._used) == (100, 100)
+        two.cancel()
+        one.fill()
+        assert one._used == 200
+        one.cancel()
