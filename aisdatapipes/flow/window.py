@@ -15,6 +15,7 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Protocol, TypeVar
@@ -116,7 +117,7 @@ class Window(Generic[J]):
         self._starting = False  # somebody is in `_start_built`
         self._waiting = False
         self._cancelled = False
-        _open.add(id(self))
+        _open.add(self)
 
     def runs(self) -> Iterator[list[J]]:
         """The jobs at the head of the window, some at a time, until there are no more; each is to be released."""
@@ -219,7 +220,7 @@ class Window(Generic[J]):
 
     def cancel(self) -> None:
         """Stop what is under way; nothing is waited for."""
-        _open.discard(id(self))
+        _open.discard(self)
         if os.getpid() != self._pid:
             return  # what is under way belongs to the process that began it
         with self._news:
@@ -275,5 +276,5 @@ class Window(Generic[J]):
 
 
 # The windows of this process that are open: they share its bytes. A forked child has none.
-_open: set[int] = set()
+_open: weakref.WeakSet[Window[Any]] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_open.clear)

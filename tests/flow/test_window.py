@@ -203,6 +203,7 @@ def test_jobs_that_end_while_they_are_started():
         found += [job.number for job in run]
         window.fill()
     assert ends.wait(HANG)
+    window.cancel()
     assert found == list(range(1100))
 
 
