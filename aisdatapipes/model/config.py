@@ -63,10 +63,11 @@ class FetchPlan:
     """How objects are fetched.
 
     Args:
-        strategy: ``"get"`` one GET an object, ``"batch"`` many objects in one request, ``"ranges"`` several
-            parts of one object at a time; ``"auto"`` chooses by size.
-        width: Requests in flight.
-        batch_objects: Objects in one get-batch request.
+        strategy: ``"get"`` one GET an object, ``"batch"`` many objects in one request (get-batch), ``"ranges"``
+            several parts of one object at a time. ``"auto"`` chooses by size, where the listing told it: up to
+            32 KiB get-batch, if the cluster has it, above 8 MiB parts, else GET.
+        width: Requests in flight; a get-batch counts as several.
+        batch_objects: Objects in one get-batch request, at most.
         range_bytes: Bytes of one part where an object is read in parts.
         window_bytes: Bytes fetched or being fetched that the consumer has not taken yet. One object larger
             than this is still read, alone.

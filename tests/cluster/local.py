@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -251,7 +252,9 @@ def make_certificate(where: Path) -> tuple[Path, Path]:
 
 def _free_port(taken: set[int]) -> int:
     """A port that is free on all three addresses, below the range that the system gives to clients."""
-    for port in range(20_000 + os.getpid() % 9_000, 32_700):
+    for _ in range(1000):
+        # Several runs look for ports at the same moment, and may have seeded `random` alike.
+        port = 20_000 + secrets.randbelow(12_700)
         if port not in taken and all(_can_bind(address, port) for address in (PUBLIC, CONTROL, DATA)):
             return port
     raise ClusterFailed("no free port")
