@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import gc
+import itertools
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ import xxhash
 
 MEASURE_SECONDS = 600  # a measurement that takes longer is a hang
 RESULTS = Path(__file__).parent / "results"
+FIRST, REQUESTS, LISTS, CPU = "first ms", "requests/sample", "lists", "client CPU us/sample"
 PACKAGES = ("torch", "aistore", "pycurl", "webdataset", "numpy")
 
 
@@ -107,14 +109,48 @@ def content_of(samples: Iterable[tuple[str, Any]]) -> Content:
     return Content(count, size, total % (1 << 64))
 
 
+class Timed:
+    """Samples, passed on; the moment when the first one came."""
+
+    def __init__(self, samples: Iterable[Any]) -> None:
+        self._samples = samples
+        self.first: float | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for sample in self._samples:
+            if self.first is None:
+                self.first = time.perf_counter()
+            yield sample
+
+
+class Loaded:
+    """The samples of a DataLoader that yields lists, with the counters of its dataset."""
+
+    def __init__(self, loader: Iterable[list[Any]], dataset: Any) -> None:
+        self._loader, self._dataset = loader, dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain.from_iterable(self._loader)
+
+    def stats(self) -> dict[str, float]:
+        found: dict[str, float] = self._dataset.stats() if hasattr(self._dataset, "stats") else {}
+        return found
+
+
 def iterated(contender: Contender, stored: Stored) -> Measurement:
     """One pass over what a contender yields."""
     samples = contender(stored)
     before = settled_bytes()
+    timed = Timed(samples)
     cpu, began = cpu_seconds(), time.perf_counter()
-    content = content_of(samples)
+    content = content_of(timed)
     seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
-    return Measurement(content, seconds, cpu, resident_bytes("VmHWM") - before)
+    more = {FIRST: (timed.first - began) * 1e3} if timed.first is not None else {}
+    stats = samples.stats() if hasattr(samples, "stats") else {}
+    if "requests" in stats:
+        more[REQUESTS] = stats["requests"] / max(1, content.count)
+        more[LISTS] = stats["lists"]
+    return Measurement(content, seconds, cpu, resident_bytes("VmHWM") - before, more)
 
 
 def cpu_seconds() -> float:
@@ -178,7 +214,7 @@ class Report:
                 if any(name in line for line in self.wrong):
                     continue
                 try:
-                    got = apart(measure, contender, stored, quick=self.quick)
+                    got = apart(getattr(contender, "measure", measure), contender, stored, quick=self.quick)
                 except Exception as error:  # noqa: BLE001 - a row that fails is a result
                     self.wrong.append(f"{name}, round {turn + 1}: {type(error).__name__}: {error}")
                     continue
@@ -209,7 +245,7 @@ class Report:
         """Print the table, keep the result in a file if asked to; the exit status."""
         print(f"\n{self.question}\n{self.server}; median (lowest-highest) of {self.rounds}\n")
         table = {name: [columns(one) for one in row] for name, row in self.rows.items()}
-        heads = list(dict.fromkeys(head for row in table.values() for head in row[0]))
+        heads = list(dict.fromkeys(head for row in table.values() for one in row for head in one))
         print(f"| |{'|'.join(heads)}|\n|---|{'--:|' * len(heads)}")
         for name, row in table.items():
             cells = (spread([one[head] for one in row]) if head in row[0] else "" for head in heads)
@@ -240,7 +276,7 @@ def columns(one: Measurement) -> dict[str, float]:
     return {
         "samples/s": count / one.seconds,
         "MB/s": one.content.bytes / one.seconds / 1e6,
-        "client CPU us/sample": one.cpu_seconds / count * 1e6,
+        CPU: one.cpu_seconds / count * 1e6,
         "peak memory MB": one.memory_bytes / 1e6,
         **one.more,
     }

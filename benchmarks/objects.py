@@ -2,26 +2,24 @@
 
 Objects of 10 KiB, as the datasets hand them out: those of this package, those of ``aistore.pytorch``, and what a
 loop over pycurl does that anybody could write. The datasets list the bucket as part of the measurement; the loops
-know the names. "Straight to the owners" is the ceiling: no dataset, no order, no checksum, no retry.
+know the names. The client in C is the ceiling: no dataset, no order, no checksum, no retry, and nobody reads the bytes.
 
     python -m benchmarks.objects [--quick]
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable
 from typing import Any
-
-import pycurl
 
 from aisdatapipes.testing import AISBucket
 from benchmarks.cluster import bucket_of, cluster, filler, put_all
-from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of, named
+from benchmarks.measure import CPU, Limit, Loaded, Report, Stored, Target, asked, chosen, content_of, named
+from benchmarks.rivals import ceiling, curl_direct, curl_loop, has_ceiling
 
 SIZE = 10 << 10
-WIDTH = 64  # as FetchPlan's
 
 
 def our_iter(stored: Stored) -> Iterable[Any]:
@@ -34,6 +32,12 @@ def their_iter(stored: Stored) -> Iterable[Any]:
     from aistore.pytorch import AISIterDataset
 
     return AISIterDataset(bucket_of(stored.endpoint, stored.bucket))
+
+
+def our_gets(stored: Stored) -> Iterable[Any]:
+    from aisdatapipes import AISIterDataset, FetchPlan
+
+    return AISIterDataset(bucket_of(stored.endpoint, stored.bucket), fetch=FetchPlan("get"))
 
 
 def our_chain(stored: Stored) -> Iterable[Any]:
@@ -49,14 +53,28 @@ def our_chain(stored: Stored) -> Iterable[Any]:
 def our_map(stored: Stored) -> Iterable[Any]:
     from aisdatapipes import AISMapDataset
 
-    return _loaded(AISMapDataset(bucket_of(stored.endpoint, stored.bucket)))
+    return _loaded(AISMapDataset(bucket_of(stored.endpoint, stored.bucket)), shuffle=True)
 
 
-def _loaded(dataset: Any) -> Iterable[Any]:
+def our_two_workers(stored: Stored) -> Iterable[Any]:
+    from aisdatapipes import AISIterDataset
+
+    return _loaded(AISIterDataset(bucket_of(stored.endpoint, stored.bucket), batch_size=64), num_workers=2)
+
+
+def their_four_workers(stored: Stored) -> Iterable[Any]:
+    from aistore.pytorch import AISIterDataset
+
+    return _loaded(AISIterDataset(bucket_of(stored.endpoint, stored.bucket)), num_workers=4)
+
+
+def _loaded(dataset: Any, **options: Any) -> Iterable[Any]:
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(dataset, batch_size=64, shuffle=True, collate_fn=list)
-    return itertools.chain.from_iterable(loader)
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
+    fork = "fork" if options.get("num_workers") else None  # as users have it; this process was spawned
+    loader = DataLoader(dataset, batch_size=64, collate_fn=list, multiprocessing_context=fork, **options)
+    return Loaded(loader, dataset)
 
 
 def our_batch_32(stored: Stored) -> Iterable[Any]:
@@ -90,80 +108,34 @@ def _their_batch(stored: Stored, size: int) -> Iterable[Any]:
     return AISBatchIterDataset(client.bucket(stored.bucket), client, max_batch_size=size)
 
 
-def curl_loop(stored: Stored) -> Iterator[tuple[str, bytes]]:
-    curl = _reader()
-    curl.setopt(pycurl.FOLLOWLOCATION, 1)
-    for name in stored.names:
-        curl.setopt(pycurl.URL, f"{stored.endpoint}/v1/objects/{stored.bucket}/{name}?provider=ais")
-        yield name, curl.perform_rb()
-
-
-def curl_direct(stored: Stored) -> Iterator[tuple[str, bytes]]:
-    return _many(list(zip(stored.names, _owner_urls(stored), strict=True)))
-
-
-def _owner_urls(stored: Stored) -> list[str]:
-    from aisdatapipes.model.config import ClientConfig
-    from aisdatapipes.store.pool import cluster_of
-    from aisdatapipes.wire.placement import uname
-
-    known = cluster_of(ClientConfig(stored.endpoint))
-    known.open()
-    found = []
-    for name in stored.names:
-        origin = known.owner_of(uname("ais", "", stored.bucket, name)) or stored.endpoint
-        found.append(f"{origin}/v1/objects/{stored.bucket}/{name}?provider=ais")
-    return found
-
-
-def _many(asked_for: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Contents as they come, `WIDTH` requests in flight."""
-    multi, free, left = pycurl.CurlMulti(), [_reader() for _ in range(WIDTH)], iter(asked_for)
-    under_way: dict[Any, tuple[str, list[bytes]]] = {}
-    while True:
-        while free and (one := next(left, None)) is not None:
-            curl = free.pop()
-            chunks: list[bytes] = []
-            curl.setopt(pycurl.URL, one[1])
-            curl.setopt(pycurl.WRITEFUNCTION, chunks.append)
-            under_way[curl] = one[0], chunks
-            multi.add_handle(curl)
-        if not under_way:
-            return
-        multi.perform()
-        _, good, bad = multi.info_read()
-        if bad:
-            raise OSError(bad[0][2])
-        for curl in good:
-            multi.remove_handle(curl)
-            free.append(curl)
-            name, chunks = under_way.pop(curl)
-            yield name, b"".join(chunks)
-        if not good:
-            multi.select(0.05)
-
-
-def _reader() -> Any:
-    curl = pycurl.Curl()
-    curl.setopt(pycurl.PROXY, "")
-    curl.setopt(pycurl.FAILONERROR, 1)
-    return curl
-
-
 OURS, THEIRS = "aisdatapipes AISIterDataset", "aistore.pytorch AISIterDataset"
+OUR_CHAIN = "aisdatapipes list_files_by_ais().load_files_by_ais()"
+OUR_MAP = "aisdatapipes AISMapDataset, DataLoader(64, shuffle)"
+OUR_WORKERS = "aisdatapipes AISIterDataset, DataLoader(64), 2 workers"
+THEIR_WORKERS = "aistore.pytorch AISIterDataset, DataLoader(64), 4 workers"
 CONTENDERS = {
     OURS: our_iter,
     THEIRS: their_iter,
-    "aisdatapipes list_files_by_ais().load_files_by_ais()": our_chain,
-    "aisdatapipes AISMapDataset, DataLoader(64, shuffle)": our_map,
+    OUR_CHAIN: our_chain,
+    OUR_MAP: our_map,
+    OUR_WORKERS: our_two_workers,
+    THEIR_WORKERS: their_four_workers,
+    "aisdatapipes AISIterDataset, every checksum (get)": our_gets,
     "aisdatapipes AISBatchIterDataset(32)": our_batch_32,
     "aistore.pytorch AISBatchIterDataset(32)": their_batch_32,
     "aisdatapipes AISBatchIterDataset(512)": our_batch_512,
     "aistore.pytorch AISBatchIterDataset(512)": their_batch_512,
     "pycurl, one by one through the proxy": curl_loop,
     "pycurl, 64 in flight straight to the owners": curl_direct,
+    **({"C and epoll, 64 in flight straight to the owners": ceiling} if has_ceiling() else {}),
 }
-TARGETS = (Target(OURS, THEIRS, 6),)
+TARGETS = (
+    Target(OURS, THEIRS, 20),
+    Limit(OURS, CPU, 60),
+    Target(OUR_CHAIN, THEIRS, 15),
+    Target(OUR_MAP, THEIRS, 15),
+    Target(OUR_WORKERS, THEIR_WORKERS, 15),
+)
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from typing import Any
 from aisdatapipes.testing import AISBucket
 from benchmarks.cluster import bucket_of, cluster, filler, put_all
 from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of, named
+from benchmarks.rivals import one_stream
 
 SIZE = 64 << 10
 
@@ -57,8 +58,9 @@ CONTENDERS = {
     THEIRS: theirs,
     WEBDATASET: webdataset,
     "aisdatapipes ais_load_files().ais_read_shards()": our_chain,
+    "one curl stream, nothing unpacked": one_stream,
 }
-TARGETS = (Target(OURS, THEIRS, 2), Target(OURS, WEBDATASET, 1))
+TARGETS = (Target(OURS, THEIRS, 5), Target(OURS, WEBDATASET, 2.5))
 
 Sample = tuple[str, dict[str, bytes]]
 

@@ -45,6 +45,7 @@ def _named(source: Source, prefix: str) -> Iterator[Chunk]:
 
 def _paged(source: Source, prefix: str) -> Iterator[Chunk]:
     cluster = cluster_of(source.config)
+    cluster.prepare()  # whoever lists will read
     arrived: queue.SimpleQueue[PageRead] = queue.SimpleQueue()
 
     def ask(page: BriefPage) -> PageRead:

@@ -25,6 +25,8 @@ from aisdatapipes.model.errors import ConfigError, StoreError
 
 # The longest run handed over at once, as a share of the width: while a run is consumed nothing new is built.
 RUN_SHARE = 4
+# Jobs that are built before the first result is waited for.
+FIRST_FILL = 8
 # Jobs that are built but not started, in widths: what goes on while the consumer computes for long.
 AHEAD_WIDTHS = 16
 
@@ -112,6 +114,7 @@ class Window(Generic[J]):
         self._largest = max(1, window_bytes // 4)  # what a job of unknown size is counted with
         self._seen = 0
         self._over: J | None = None  # built, but the window is full
+        self._begun = False
         self._dry = False  # no more jobs, for the source has ended or failed
         self._failed: Exception | None = None  # what the source raised: its turn is after the jobs before it
         self._starting = False  # somebody is in `_start_built`
@@ -133,7 +136,9 @@ class Window(Generic[J]):
     def fill(self) -> None:
         """Build and start jobs, up to the limits; called by the consumer only."""
         self.check_process()
-        built = 0
+        # The first time a few: the first result shall not wait for jobs that come after it.
+        built = 0 if self._begun else max(0, self._width - FIRST_FILL)
+        self._begun = True
         while built < self._width and self._ahead < self._width * AHEAD_WIDTHS:  # the consumer may have results to take
             job = self._next_job()
             if job is None or not self._admit(job, whatever=False):

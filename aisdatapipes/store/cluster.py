@@ -47,15 +47,30 @@ class Cluster:
         self._direct_allowed = True
         # Origins of the targets and their digests, as one value: a map may be read while others look.
         self._targets: tuple[tuple[str, ...], npt.NDArray[np.uint64]] = ((), np.zeros(0, np.uint64))
+        self._opening: Exchange | None = None  # the first reading of the map
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
 
+    def prepare(self) -> None:
+        """Ask for the map, if it is not there, and do not wait: it comes while something else does."""
+        with self._lock:
+            if self._opening is not None or self._targets[0]:
+                return
+            exchange = self._opening = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map")
+        exchange.begin()
+
     def open(self) -> None:
-        """Read the map once, before the first read: the one request that waits for the cluster."""
-        if not self._targets[0]:
-            reply = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map").wait()
-            self._take_map(reply.body)
+        """Have the map, before the first read: the one request that waits for the cluster."""
+        while not self._targets[0]:
+            self.prepare()
+            exchange = self._opening
+            if exchange is None:
+                continue  # another thread has just taken the map, or failed to
+            try:
+                self._take_map(exchange.result().body)
+            finally:
+                self._opening = None
 
     def owners_of(self, urls: Sequence[AISURL]) -> list[str | None]:
         """Origins of the targets that should have the objects, which are of this cluster; None: ask the endpoint.

@@ -1,0 +1,136 @@
+"""Rivals that several benchmarks share: loops over pycurl, and the ceiling, a client in C that does nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pycurl
+
+from benchmarks.measure import Content, Measurement, Stored, cpu_seconds
+
+WIDTH = 64  # as FetchPlan's
+SOURCE = Path(__file__).with_name("ceiling.c")
+
+
+def curl_loop(stored: Stored) -> Iterator[tuple[str, bytes]]:
+    """What anybody would write: one GET after the other, through the proxy."""
+    curl = _reader()
+    curl.setopt(pycurl.FOLLOWLOCATION, 1)
+    for name in stored.names:
+        curl.setopt(pycurl.URL, f"{stored.endpoint}/v1/objects/{stored.bucket}/{name}?provider=ais")
+        yield name, curl.perform_rb()
+
+
+def curl_direct(stored: Stored) -> Iterator[tuple[str, bytes]]:
+    """What an expert would write: many GETs in flight, straight to the owners, in no order."""
+    return _many(list(zip(stored.names, owner_urls(stored), strict=True)))
+
+
+def owner_urls(stored: Stored) -> list[str]:
+    """For each name the URL at the target that has it."""
+    from aisdatapipes.model.config import ClientConfig
+    from aisdatapipes.model.url import AISURL
+    from aisdatapipes.store.pool import cluster_of
+
+    known = cluster_of(ClientConfig(stored.endpoint))
+    known.open()
+    urls = [AISURL.make("", "ais", stored.bucket, name) for name in stored.names]
+    return [
+        f"{origin or stored.endpoint}/v1/objects/{stored.bucket}/{url.name}?provider=ais"
+        for url, origin in zip(urls, known.owners_of(urls), strict=True)
+    ]
+
+
+def has_ceiling() -> bool:
+    """Whether there is a C compiler."""
+    return shutil.which("cc") is not None
+
+
+def ceiled(_contender: Any, stored: Stored) -> Measurement:
+    """`ceiling.c` over all names: number and bytes are compared, contents are not."""
+    parts = [urlsplit(url) for url in owner_urls(stored)]
+    lines = [f"{one.hostname} {one.port} {one.path}?{one.query}\n" for one in parts]
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "ceiling"
+        subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
+        done = subprocess.run([program, str(WIDTH)], input="".join(lines), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(done.stderr.strip())
+    count, size, seconds, cpu = done.stdout.split()
+    return Measurement(Content(int(count), int(size), stored.content.sum), float(seconds), float(cpu), 0)
+
+
+def ceiling(stored: Stored) -> Iterable[Any]:
+    """The ceiling, as a contender."""
+    return stored.names
+
+
+def one_stream(stored: Stored) -> Iterable[Any]:
+    """One curl stream over all objects, one after the other, as a contender: bytes are counted and forgotten."""
+    return stored.names
+
+
+def streamed(_contender: Any, stored: Stored) -> Measurement:
+    """How `one_stream` is measured; its bytes are those of the objects, not of the samples in them."""
+    curl, size = _reader(), 0
+
+    def count(data: bytes) -> None:
+        nonlocal size
+        size += len(data)
+
+    curl.setopt(pycurl.FOLLOWLOCATION, 1)
+    curl.setopt(pycurl.WRITEFUNCTION, count)
+    cpu, began = cpu_seconds(), time.perf_counter()
+    for name in stored.names:
+        curl.setopt(pycurl.URL, f"{stored.endpoint}/v1/objects/{stored.bucket}/{name}?provider=ais")
+        curl.perform()
+    seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
+    if size < stored.content.bytes:
+        raise OSError(f"{size} bytes came of {stored.content.bytes} and more")
+    return Measurement(stored.content, seconds, cpu, 0)
+
+
+# A contender that is measured in its own way says how.
+ceiling.measure = ceiled  # type: ignore[attr-defined]
+one_stream.measure = streamed  # type: ignore[attr-defined]
+
+
+def _many(asked_for: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
+    """Contents as they come, `WIDTH` requests in flight."""
+    multi, free, left = pycurl.CurlMulti(), [_reader() for _ in range(WIDTH)], iter(asked_for)
+    under_way: dict[Any, tuple[str, list[bytes]]] = {}
+    while True:
+        while free and (one := next(left, None)) is not None:
+            curl = free.pop()
+            chunks: list[bytes] = []
+            curl.setopt(pycurl.URL, one[1])
+            curl.setopt(pycurl.WRITEFUNCTION, chunks.append)
+            under_way[curl] = one[0], chunks
+            multi.add_handle(curl)
+        if not under_way:
+            return
+        multi.perform()
+        _, good, bad = multi.info_read()
+        if bad:
+            raise OSError(bad[0][2])
+        for curl in good:
+            multi.remove_handle(curl)
+            free.append(curl)
+            name, chunks = under_way.pop(curl)
+            yield name, b"".join(chunks)
+        if not good:
+            multi.select(0.05)
+
+
+def _reader() -> Any:
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.PROXY, "")
+    curl.setopt(pycurl.FAILONERROR, 1)
+    return curl
