@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import itertools
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -36,6 +37,7 @@ from aisdatapipes.pipes.shared import Shared
 
 Begin = Callable[[Iterator[AISURL], Meter], Iterator[Any]]
 
+_URLS_AT_ONCE = 64
 _RECORD_EVERY = 64  # samples between two visits to the shared counters
 
 
@@ -161,19 +163,22 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
 
     def _urls(self, meter: Meter) -> Iterator[AISURL]:
         listing = self._listing(meter)
-        return map(listing.url, self._positions(listing))
+        some = (share[at : at + _URLS_AT_ONCE] for share in self._shares(listing) for at in _starts(share))
+        return itertools.chain.from_iterable(map(listing.urls, some))
 
     def _positions(self, listing: Listing) -> Iterator[int]:
         """Where the items of this rank and worker stand in the listing, in this epoch's order."""
+        for share in self._shares(listing):
+            yield from share.tolist()
+
+    def _shares(self, listing: Listing) -> Iterator[Positions]:
+        """The same, some at a time."""
         epoch, world = self._shared.begin_epoch(), current_world(self._order.world)
         if self._partition_sources_by_worker and world.num_workers > 1:
             mine = listing.of_sources(slice(world.worker, None, world.num_workers))
             alone = World(world.rank, world.world_size)
-            shares: Iterator[Positions] = (mine[share] for share in self._order.positions(len(mine), epoch, alone))
-        else:
-            shares = self._order.positions(len(listing), epoch, world)
-        for share in shares:
-            yield from share.tolist()
+            return (mine[share] for share in self._order.positions(len(mine), epoch, alone))
+        return self._order.positions(len(listing), epoch, world)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -189,6 +194,10 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         self.__dict__.update(state)
         self._open = weakref.WeakSet()
         self._obj_iterator = None
+
+
+def _starts(share: Positions) -> range:
+    return range(0, len(share), _URLS_AT_ONCE)
 
 
 class Pass(Iterator[Any]):

@@ -94,7 +94,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
     ) -> list[tuple[AISURL, Any]]:
         """URLs and contents at ``indices``, in one pass of the engine; what is skipped by ``on_error`` is absent."""
         listing = self._listing
-        urls = [listing.url(self._position(index, len(listing))) for index in indices]
+        urls = listing.urls([self._position(index, len(listing)) for index in indices])
         clusters = Clusters(None, {source.config.endpoint: source.config for source in listing.sources})
         meter = Meter()
         try:

@@ -145,12 +145,22 @@ class Listing(Sequence[AISURL]):
 
     def url(self, position: int) -> AISURL:
         """URL of the object at a position in ``[0, N)``, with its size, endpoint and ETL."""
-        index = self.source_index(position) if len(self.sources) > 1 else 0
-        source, name = self.sources[index], self.name(position)
+        return self.urls([position])[0]
+
+    def urls(self, positions: npt.ArrayLike) -> list[AISURL]:
+        """URLs of the objects at some positions in ``[0, N)``; many at once cost a third each."""
+        wanted = np.asarray(positions, np.int64)
+        starts = np.where(wanted > 0, self.ends[wanted - 1], 0).tolist()
+        ends, sizes = self.ends[wanted].tolist(), self.sizes[wanted].tolist()
+        sources = (np.searchsorted(self._firsts, wanted, side="right") - 1).tolist()
+        return [self._url(*one) for one in zip(sources, starts, ends, sizes, strict=True)]
+
+    def _url(self, index: int, start: int, end: int, size: int) -> AISURL:
+        source, name = self.sources[index], self.blob[start:end].decode("utf-8", "surrogateescape")
         bucket = source.bucket
         return AISURL.make(
             f"{self._roots[index]}/{name}", bucket.provider, bucket.bucket, name, namespace=bucket.namespace,
-            size=int(self.sizes[position]), endpoint=source.config.endpoint, etl_name=source.etl_name,
+            size=size, endpoint=source.config.endpoint, etl_name=source.etl_name,
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -25,8 +25,9 @@ from aisdatapipes.model.errors import ConfigError, StoreError
 
 # The longest run handed over at once, as a share of the width: while a run is consumed nothing new is built.
 RUN_SHARE = 4
-# Jobs that are built before the first result is waited for.
-FIRST_FILL = 8
+# The first result shall not wait for all the jobs that come after it: so many are built, and so long it is waited for,
+# before the others are.
+FIRST_FILL, FIRST_WAIT_S = 8, 0.005
 # Jobs that are built but not started, in widths: what goes on while the consumer computes for long.
 AHEAD_WIDTHS = 16
 
@@ -136,14 +137,24 @@ class Window(Generic[J]):
     def fill(self) -> None:
         """Build and start jobs, up to the limits; called by the consumer only."""
         self.check_process()
-        # The first time a few: the first result shall not wait for jobs that come after it.
-        built = 0 if self._begun else max(0, self._width - FIRST_FILL)
-        self._begun = True
+        built = 0
         while built < self._width and self._ahead < self._width * AHEAD_WIDTHS:  # the consumer may have results to take
             job = self._next_job()
             if job is None or not self._admit(job, whatever=False):
                 return
             built += job.weight
+            if not self._begun and built >= FIRST_FILL:
+                self._begun = True
+                if self._head_comes(FIRST_WAIT_S):
+                    return
+
+    def _head_comes(self, seconds: float) -> bool:
+        """Whether the first job ends so soon; while this waits, the transport has the processor for itself."""
+        with self._news:
+            self._waiting = True
+            self._news.wait_for(lambda: self._can_go(self._order[0]), seconds)
+            self._waiting = False
+            return self._can_go(self._order[0])
 
     def _next_job(self) -> J | None:
         job, self._over = self._over, None
