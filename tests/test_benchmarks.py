@@ -11,7 +11,7 @@ from benchmarks.measure import Content, Limit, Measurement, Report, Stored, Targ
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 300  # starts up to a dozen processes; a busy machine takes a minute or two
-WITH_A_CLUSTER = ("objects", "shards", "shard_memory", "listing")
+WITH_A_CLUSTER = ("objects", "medium", "large", "shards", "shard_memory", "latency", "workers", "first", "strategies", "listing")
 NONE = Stored("", "", (), Content(1, 1, 0))
 
 
@@ -42,7 +42,7 @@ def test_quick_run(name, environment):
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("name", ["embedded", "tar_reader"])
+@pytest.mark.parametrize("name", ["embedded", "names", "tar_reader"])
 def test_quick_run_without_a_cluster(name):
     """A benchmark that needs no cluster runs anywhere."""
     import os
