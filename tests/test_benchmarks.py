@@ -11,7 +11,18 @@ from benchmarks.measure import Content, Limit, Measurement, Report, Stored, Targ
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 300  # starts up to a dozen processes; a busy machine takes a minute or two
-WITH_A_CLUSTER = ("objects", "medium", "large", "shards", "shard_memory", "latency", "workers", "first", "strategies", "listing")
+WITH_A_CLUSTER = (
+    "objects",
+    "medium",
+    "large",
+    "shards",
+    "shard_memory",
+    "latency",
+    "workers",
+    "first",
+    "strategies",
+    "listing",
+)
 NONE = Stored("", "", (), Content(1, 1, 0))
 
 

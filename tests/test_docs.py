@@ -124,3 +124,22 @@ def test_every_test_of_the_migration_table_is_named_once() -> None:
     names = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs/migration.md").read_text(), re.MULTILINE)
     assert sorted(names) == sorted(set(names))
     assert names
+
+
+def test_tables_of_the_performance_page_are_those_of_the_results():
+    """The page shows what the benchmarks printed last."""
+    from benchmarks import plots
+
+    text = plots.PAGE.read_text()
+    assert text == plots.filled(text, plots.results())
+    assert set(plots.results()) <= {found[1] for found in plots.TABLE.findall(text)} | {"embedded", "tar_reader"}
+
+
+def test_pictures_are_drawn(tmp_path, monkeypatch):
+    """Every benchmark that has a picture gets one."""
+    from benchmarks import plots
+
+    monkeypatch.setattr(plots, "DOCS", tmp_path)
+    found = plots.results()
+    made = {path.name for path in plots.draw(found)}
+    assert made == {path.name for path in tmp_path.glob("*.png")} >= {"rates.png"}
