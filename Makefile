@@ -31,5 +31,6 @@ $(INSTALLED): setup.cfg pyproject.toml constraints/dev.txt
 	$(PY) -m pip install -q -e '.[all,dev]' -c constraints/dev.txt
 	# Other versions that the tests run beside the main ones, each in a folder of its own.
 	$(PY) -m pip install -q --no-deps --target $(VENV)/beside/aistore-1.24.0 --upgrade aistore==1.24.0
+	$(PY) -m pip install -q --no-deps --target $(VENV)/beside/xxhash-3.6.0 --upgrade xxhash==3.6.0
 	$(PY) -m pip install -q --no-deps --target $(VENV)/beside/torchdata-0.11.0 --upgrade torchdata==0.11.0
 	mv $@.begun $@

@@ -20,10 +20,15 @@ TIMEOUT = 110  # seconds; importing torch takes several on a busy machine
 
 def python_with(package: str, code: str, *args: str) -> str:
     """What ``code`` prints in a process where ``package``, such as ``aistore-1.24.0``, comes first."""
-    folder = BESIDE / package
-    if not folder.is_dir():
-        pytest.skip(f"{package} is not beside this environment: run `make test`, which installs it")
-    return run([sys.executable, "-c", code, *args], PYTHONPATH=os.pathsep.join([str(folder), str(CHECKOUT)]))
+    return run([sys.executable, "-c", code, *args], PYTHONPATH=path_with(package))
+
+
+def path_with(*packages: str) -> str:
+    """A ``PYTHONPATH`` where these packages come first, then the checkout."""
+    for package in packages:
+        if not (BESIDE / package).is_dir():
+            pytest.skip(f"{package} is not beside this environment: run `make test`, which installs it")
+    return os.pathsep.join([*(str(BESIDE / package) for package in packages), str(CHECKOUT)])
 
 
 def run(command: list[str], **env: str) -> str:

@@ -122,11 +122,6 @@ def read_tree(root: Path) -> Tree:
     return tree_of({path.relative_to(root).as_posix(): path.read_text() for path in sorted(root.rglob("*.py"))})
 
 
-@pytest.fixture(autouse=True)
-def leaves_nothing() -> None:
-    """In place of the one for all tests, which costs more than these: nothing runs here that could leave anything."""
-
-
 # ---- the rules
 
 

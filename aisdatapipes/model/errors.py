@@ -31,6 +31,8 @@ from typing import Any
 from aistore.sdk.errors import AISError, ErrBckNotFound, ErrObjNotFound, ErrRemoteBckNotFound
 
 _TAIL = re.compile(r" \[status (\d+|-), attempts (\d+)\]$")
+# Written behind a message by each pipe of torch's whose `__iter__` is a generator (`_hook_iterator.py`).
+_ADDED = "\nThis exception is thrown by __iter__ of "
 
 
 class AISPipeError(Exception):
@@ -147,7 +149,7 @@ def _read_back(name: str, text: str) -> tuple[str | None, int | None, int]:
     # At the start of a line: a URL, which is one line, may contain the name itself.
     starts = [found.end() for found in re.finditer(rf"^(?:[\w.]+\.)?{name}: ", text, re.MULTILINE)]
     line = text[starts[-1] :] if starts else text
-    line = line.rstrip("\n")
+    line = line.partition(_ADDED)[0].rstrip("\n")
     tail = _TAIL.search(line)
     if tail is None:
         return None, None, 0

@@ -168,11 +168,6 @@ class Place:
         return targets[owner(targets, self.name, name)]
 
 
-@pytest.fixture(autouse=True)
-def leaves_nothing() -> None:
-    """In place of the one for all tests, which costs more than a test here: nothing of our client runs in these."""
-
-
 @pytest.fixture
 def http(server: Server) -> Iterator[Http]:
     made = Http(server.endpoint)

@@ -88,6 +88,15 @@ def test_a_traceback_rebuilds_the_attributes(kind, status, attempts):
         assert attributes(as_torch_does(error)) == (kind, url, status, attempts)
 
 
+def test_what_torch_adds_is_not_in_the_way(kind):
+    """An error that passes pipes of torch's, each of which adds a line about itself, keeps its attributes as well."""
+    for url in URLS:
+        error = kind("cannot read: gone", url=url, status=404, attempts=3)
+        added = "\nThis exception is thrown by __iter__ of ShardingFilterIterDataPipe(source_datapipe=AISPipe)"
+        error.args = (f"{error}{added}{added}", *error.args[1:])
+        assert attributes(as_torch_does(error)) == (kind, url, 404, 3)
+
+
 def test_rebuilt_twice(kind):
     """An error that went through two loaders, one inside the other, keeps its attributes."""
     error = kind("cannot read", url="ais://b/o", status=404, attempts=2)
