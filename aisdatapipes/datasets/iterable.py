@@ -112,7 +112,11 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         self._shared.set_epoch(epoch)
 
     def stats(self) -> dict[str, float]:
-        """What was done so far, workers included: objects, bytes, requests, retries, skipped, lists, wait_s."""
+        """What was done so far, workers included, by counter.
+
+        ``objects, bytes, requests, retries, skipped, lists, wait_s``, and ``fallbacks``: objects read by GET because
+        the cluster has no get-batch.
+        """
         return self._shared.stats()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ group is small, so that the first sample is there after a GET or two; each furth
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
@@ -33,6 +34,7 @@ FEWEST_IN_A_PASS = 256
 WHOLE_BYTES = 8 << 20
 
 FIRST_GROUP = 8  # objects
+PATIENCE_S = 0.02  # a source of URLs that is slower than that gets smaller groups
 # Bytes of one batch, as a share of the window: several are to be under way.
 BATCH_SHARE = 8
 # A batch takes the cluster some time however small it is: what counts is objects under way.
@@ -94,7 +96,11 @@ class Requests(Iterator[FetchJob]):
             raise self._failed
         group: list[AISURL] = []
         try:
-            group.extend(itertools.islice(self._urls, self._group))
+            end = time.monotonic() + PATIENCE_S
+            for url in itertools.islice(self._urls, self._group):
+                group.append(url)
+                if time.monotonic() > end:
+                    break
         except Exception as error:
             if not group:
                 raise

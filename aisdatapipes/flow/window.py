@@ -25,6 +25,7 @@ from aisdatapipes.model.errors import ConfigError, StoreError
 
 # The longest run handed over at once, as a share of the width: while a run is consumed nothing new is built.
 RUN_SHARE = 4
+PATIENCE_S = 0.02  # with a source of jobs, while there are results to take
 # The first result shall not wait for all the jobs that come after it: so many are built, and so long it is waited for,
 # before the others are.
 FIRST_FILL, FIRST_WAIT_S = 8, 0.005
@@ -137,12 +138,14 @@ class Window(Generic[J]):
     def fill(self) -> None:
         """Build and start jobs, up to the limits; called by the consumer only."""
         self.check_process()
-        built = 0
+        built, end = 0, time.monotonic() + PATIENCE_S
         while built < self._width and self._ahead < self._width * AHEAD_WIDTHS:  # the consumer may have results to take
             job = self._next_job()
             if job is None or not self._admit(job, whatever=False):
                 return
             built += job.weight
+            if time.monotonic() > end and self._can_go(self._order[0]):
+                return  # a slow source keeps nobody from what is there
             if not self._begun and built >= FIRST_FILL:
                 self._begun = True
                 if self._head_comes(FIRST_WAIT_S):

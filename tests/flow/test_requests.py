@@ -106,6 +106,34 @@ def test_what_a_batch_lacks_is_read_again(embedded_bucket, config, cluster, faul
     assert (found, struck.struck > 0) == (list(objects.items()), True)
 
 
+FAULTS_OF_GETS = [
+    ("status", {"status": 503, "retry_after": 0}),
+    ("status", {"status": 429, "retry_after": 0}),
+    ("status", {"status": 500}),
+    ("reset", {}),
+    ("reset", {"after": 1000}),
+    ("cut", {"after": 0}),
+    ("cut", {"after": 700}),
+    ("corrupt", {}),
+    ("wrong_length", {"by": 1}),
+    ("wrong_length", {"by": -1}),
+    ("idle_close", {}),
+    ("refuse_direct", {}),
+    ("drip", {"piece": 500, "seconds": 0.001}),
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("fault", "options"), FAULTS_OF_GETS, ids=str)
+def test_what_passes_is_not_seen(embedded_bucket, config, cluster, fault, options, strategy):
+    """A few misbehaviours of GETs and parts, whoever sends them, change neither the bytes nor their order."""
+    objects = embedded_bucket.fill({f"{i:02}": random.Random(i).randbytes(3000 + i) for i in range(12)})
+    cluster.faults.add("refuse_batch", status=503)  # what is forced into batches comes by GET in the end
+    cluster.faults.add(fault, "get", times=3, **options)
+    found = fetch(iter(urls_of(embedded_bucket, objects)), config, strategy=strategy, range_bytes=1000, batch_objects=4)
+    assert found == list(objects.items())
+
+
 def test_changed_objects_come_as_they_are_now(embedded_bucket, config):
     """An object that has another size than was listed is not taken from a batch without a look."""
     objects = embedded_bucket.fill(SMALL)
@@ -168,6 +196,22 @@ def test_a_source_that_raises(embedded_bucket, config, bad):
     with pytest.raises(ZeroDivisionError, match="of the source"):
         seen.extend(url.name for url, _ in fetched(source(), Clusters(config), FetchPlan(), Meter()))
     assert seen == list(objects)[:bad]
+
+
+def test_a_slow_source_keeps_nobody_waiting(embedded_bucket, config):
+    """What is there is handed out while the source of the URLs takes its time over the next ones."""
+    objects = embedded_bucket.fill(dict(itertools.islice(SMALL.items(), 60)))
+    given = 0
+
+    def source():
+        nonlocal given
+        for url in urls_of(embedded_bucket, objects):
+            threading.Event().wait(0.05)
+            given += 1
+            yield url
+
+    ahead = [given - at for at, _ in enumerate(fetched(source(), Clusters(config), FetchPlan(), Meter()))]
+    assert (len(ahead), max(ahead) < 20) == (60, True)
 
 
 @pytest.mark.parametrize("taken", [1, 9, 60, 299])
