@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -60,9 +61,10 @@ class LargeRead:
         self.attempts = self.retries = 0
         self.cost = url.size
         self._times = 0
-        self._lock = threading.Lock()  # the consumer may cancel while the transport's thread goes on
+        self._lock = threading.Lock()
         self._cancelled = False
-        self._parts: list[PartInMemory] = []
+        self._parts: list[PartInMemory] = []  # of the present beginning
+        self._unasked: deque[PartInMemory] = deque()
 
     @property
     def held(self) -> int:
@@ -90,49 +92,54 @@ class LargeRead:
 
     def _begin(self, size: int) -> None:
         """Ask for the first parts of an object of this size."""
-        self._times += 1
-        self._size = size
-        memory, self._give = _views(size) if self._as_view else _bytes(size)
-        self._version: str | None = None
-        self._checksum: str | None = None
-        self._next = self._left = 0  # the part to be asked for next; parts that are under way
-        self._there: set[PartInMemory] = set()
-        self._hash, self._hashed = xxhash.xxh64(), 0  # of the parts from the first one to the first gap
+        memory, give = _views(size) if self._as_view else _bytes(size)
         starts = range(0, size, self._part_bytes)
         with self._lock:
+            self._times += 1
+            self._size, self._give = size, give
+            self._version: str | None = None
+            self._checksum: str | None = None
             self._parts = [
                 PartInMemory(self.cluster, self.url, self.owner, at, memory[at : at + self._part_bytes])
                 for at in starts
             ]
+            self._unasked = deque(self._parts)
+            self._there: set[PartInMemory] = set()
+            self._hash, self._hashed = xxhash.xxh64(), 0  # of the parts from the first one to the first gap
         for _ in range(self.weight):
             self._ask_next()
         if not starts:
             self._end(None)
 
     def _ask_next(self) -> None:
-        if self._next < len(self._parts) and not self._cancelled:
-            part = self._parts[self._next]
-            self._next += 1
-            self._left += 1
+        with self._lock:
+            part = self._unasked.popleft() if self._unasked and not self._cancelled else None
+        if part is not None:
             part.start(self._arrived)
 
     def _arrived(self, part: PartInMemory) -> None:
-        self.attempts += part.attempts
-        self.retries += part.retries
-        if part not in self._parts:
-            return  # of an earlier beginning, or there is nobody any more who wants it
-        self._left -= 1
-        if self._outdated(part):
+        with self._lock:  # a transport may have several threads
+            self.attempts += part.attempts
+            self.retries += part.retries
+            if part not in self._parts:
+                return  # of an earlier beginning, or there is nobody any more who wants it
+            outdated = self._outdated(part)
+            if not outdated and part.error is None:
+                self._version, self._checksum = part.version, part.checksum
+                self._there.add(part)
+                self._hash_on()
+            complete = len(self._there) == len(self._parts)
+            others = self._forget_parts() if outdated or complete or part.error is not None else []
+        for other in others:
+            other.cancel()
+        if outdated:
             self._begin_anew("the object was overwritten again and again while it was read")
         elif part.error is not None:
             self._end(part.error)
+        elif complete:
+            self._complete()
         else:
-            self._version, self._checksum = part.version, part.checksum
-            self._there.add(part)
-            self._hash_on()
             self._ask_next()
-            if not self._left:
-                self._complete()
 
     def _outdated(self, part: PartInMemory) -> bool:
         """True for a part that is not of the object that is being read: another size, another version, or no more."""
@@ -141,7 +148,6 @@ class LargeRead:
         return part.total != self._size or self._version not in (None, part.version)
 
     def _begin_anew(self, why: str) -> None:
-        self._forget_parts()
         if self._times >= _TIMES:
             self._end(CorruptBody(f"cannot read: {why}", url=self.url, status=206, attempts=self.attempts))
         else:
@@ -153,11 +159,10 @@ class LargeRead:
         else:
             self._begin(read.size)
 
-    def _forget_parts(self) -> None:
-        with self._lock:
-            parts, self._parts = self._parts, []
-        for part in parts:
-            part.cancel()
+    def _forget_parts(self) -> list[PartInMemory]:
+        parts, self._parts = self._parts, []
+        self._unasked.clear()
+        return [part for part in parts if part not in self._there]
 
     def _hash_on(self) -> None:
         while self._verify and self._hashed < len(self._parts) and self._parts[self._hashed] in self._there:
@@ -173,7 +178,7 @@ class LargeRead:
 
     def _end(self, error: StoreError | None) -> None:
         self.error = error
-        self._forget_parts()
+        self._there = set()
         self._done(self)
 
 

@@ -21,6 +21,8 @@ from aisdatapipes.model.config import ClientConfig, FetchPlan, RetryPolicy
 from aisdatapipes.model.errors import ConfigError, ObjectNotFound, StoreError, Unavailable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store import pool
+from aisdatapipes.store.cluster import Cluster
+from aisdatapipes.store.threads import ThreadTransport
 
 RETRY = RetryPolicy(attempts=4, first_delay=0.01, max_delay=0.02, deadline=10)
 STRATEGIES = ("auto", "get", "batch", "ranges")
@@ -280,3 +282,26 @@ def test_a_closed_transport_is_said(embedded_bucket, config, cluster):
     pool.close_all()
     with pytest.raises((Unavailable, StoreError), match="closed"):
         list(found)
+
+
+@pytest.fixture
+def by_threads(config):
+    """The clusters of this process speak through urllib3, as where there is no pycurl."""
+    pool.close_all()
+    pool._clusters[config] = Cluster(config, ThreadTransport(config))
+    yield
+    pool.close_all()
+
+
+@pytest.mark.parametrize("fault", [None, "cut", "batch_short"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_without_pycurl_it_is_the_same(embedded_bucket, config, cluster, by_threads, strategy, fault):
+    """Batches, GETs and parts on many threads: all objects, in order, with their bytes."""
+    sizes = [random.Random(i).choice([0, 10, 5000, 40_000, 200_000]) for i in range(150)]
+    objects = embedded_bucket.fill({f"{i:03}": random.Random(i).randbytes(size) for i, size in enumerate(sizes)})
+    if fault:
+        cluster.faults.add(fault, times=5)
+    found = fetch(
+        iter(urls_of(embedded_bucket, objects)), config, strategy=strategy, range_bytes=9000, batch_objects=40
+    )
+    assert found == list(objects.items())
