@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from aistore.sdk.dataset.data_shard import DataShard
+from torch.utils.data import DataLoader
 from torch.utils.data.datapipes.iter import IterableWrapper
 
 from aisdatapipes import (
@@ -13,17 +15,25 @@ from aisdatapipes import (
     AISFileLoader,
     AISIterDataset,
     AISMapDataset,
+    AISMultiShardStream,
     AISShardReader,
     AISSourceLister,
     BucketNotFound,
     ClientConfig,
     ConfigError,
+    CorruptShard,
+    Denied,
     FetchPlan,
     InvalidURL,
     ObjectNotFound,
+    RetryPolicy,
     StoreError,
     Unavailable,
 )
+from aisdatapipes.devserver import DevCluster
+from aisdatapipes.store.answers import error_of
+from aisdatapipes.store.transport import Reply
+from tests.devserver.conftest import tar_of
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
 PATIENCE = 15.0  # seconds: what the first contact with an endpoint may take
@@ -115,6 +125,109 @@ def test_missing_bucket_object_and_member_are_told_apart(bucket):
         list(AISFileLister("ais://nosuchbucket/", bucket.endpoint))
     with pytest.raises(ObjectNotFound, match="/gone"):
         list(AISFileLoader(bucket.url + "gone", bucket.endpoint))
+
+
+def test_a_missing_member_is_named(bucket):
+    """A sample without a field it must have: the shard, the sample, the field, and what else could be done."""
+    bucket.put("s.tar", tar_of({"1.jpg": b"J", "1.cls": b"1", "2.cls": b"2"}))
+    samples = listed(bucket.url, bucket.server.config).ais_read_shards(fields=("jpg", "cls"), missing="error")
+    with pytest.raises(CorruptShard, match=r"sample '2' has no field 'jpg'.*missing='zero'") as caught:
+        list(samples)
+    assert caught.value.url == bucket.url + "s.tar"
+
+
+def test_a_missing_shard_of_a_stream_is_named(bucket, caplog):
+    """A named shard that is not there is an error; a prefix of none is an end that is said."""
+    bucket.put("s.tar", tar_of({"1": b"1"}))
+    shards = [bucket.sdk.object("s.tar"), bucket.sdk.object("gone.tar")]
+    with pytest.raises(ObjectNotFound, match=r"/gone\.tar") as caught:
+        list(AISMultiShardStream(shards))
+    assert (caught.value.url, caught.value.status) == (bucket.url + "gone.tar", 404)
+    assert not list(AISMultiShardStream([shards[0], DataShard(bucket.endpoint, bucket.name, prefix="none")]))
+    assert "none ended after 0 members" in caplog.text
+
+
+# ---- what the endpoint does not take
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A cluster that wants a token and speaks plain HTTP."""
+    with DevCluster(targets=2, token="right") as cluster:
+        cluster.create_bucket("b")
+        cluster.put("b", "o", b"1")
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def secure():
+    """A cluster that speaks HTTPS."""
+    with DevCluster(targets=2, tls=True) as cluster:
+        cluster.create_bucket("b")
+        cluster.put("b", "o", b"1")
+        yield cluster
+
+
+def listed(url, config):
+    return IterableWrapper([url]).list_files_by_ais(url=config).sharding_filter().load_files_by_ais(url=config)
+
+
+def of_chain(config, workers):
+    return DataLoader(listed("ais://b/", config).map(name_of), batch_size=None, num_workers=workers)
+
+
+def of_loader_alone(config, workers):
+    return DataLoader(AISFileLoader(["ais://b/o"], config).map(name_of), batch_size=None, num_workers=workers)
+
+
+def of_dataset(config, workers):
+    return DataLoader(AISIterDataset("ais://b/", config=config), batch_size=None, num_workers=workers)
+
+
+def name_of(pair):
+    return pair[0].name
+
+
+# One of them with a worker: torch takes five seconds to end one whose dataset has raised.
+reading = pytest.mark.parametrize(
+    ("read", "workers"), [(of_chain, 0), (of_loader_alone, 0), (of_dataset, 0), (of_chain, 1)]
+)
+
+
+@reading
+def test_a_token_that_is_refused(guarded, read, workers):
+    """The error is that of permissions, asked for once, names what was asked, and says where a token comes from."""
+    with pytest.raises(Denied, match=r"pass a valid token: .*AIS_AUTHN_TOKEN") as caught:
+        list(read(ClientConfig(guarded.endpoint, token="wrong"), workers))
+    assert caught.value.url in ("ais://b", guarded.endpoint)
+    assert (caught.value.status, caught.value.attempts) == (401, 1)
+
+
+@reading
+def test_https_asked_of_an_http_port(guarded, read, workers):
+    """The error comes at once, names what was asked, and says which scheme to write."""
+    endpoint = guarded.endpoint.replace("http:", "https:")
+    with pytest.raises(Unavailable, match="write http:// for a cluster without TLS") as caught:
+        list(read(ClientConfig(endpoint), workers))
+    assert caught.value.url in ("ais://b", endpoint)
+    assert (caught.value.status, caught.value.attempts) == (None, 1)
+
+
+@reading
+def test_http_asked_of_an_https_port(secure, read, workers):
+    """A port that closes every connection and has never answered may speak HTTPS: the error says so."""
+    endpoint = secure.endpoint.replace("https:", "http:")
+    config = ClientConfig(endpoint, retry=RetryPolicy(attempts=2, first_delay=0.01))
+    with pytest.raises(Unavailable, match="if it speaks HTTPS, write https://") as caught:
+        list(read(config, workers))
+    assert caught.value.url in ("ais://b", endpoint)
+    assert caught.value.attempts == 2
+
+
+def test_http_asked_of_the_https_port_of_aistore():
+    """AIStore's own answer to that is understood."""
+    reply = Reply(400, [], b"Client sent an HTTP request to an HTTPS server.\n")
+    assert "the endpoint speaks HTTPS: write https://" in str(error_of(reply, "ais://b", "cannot list", 1))
 
 
 def test_server_without_get_batch_is_told(embedded_bucket):

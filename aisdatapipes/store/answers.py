@@ -47,10 +47,11 @@ def failure_may_pass(failure: Failure) -> bool:
     return failure.kind not in ("tls", "closed", "protocol")
 
 
-def error_of(reply: Reply, url: str, what: str, attempts: int) -> StoreError:
-    """The named error for an answer that is not the one hoped for."""
+def error_of(reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False) -> StoreError:
+    """The named error for an answer that is not the one hoped for; a ``stranger`` has never answered in plain HTTP."""
     if reply.failure is not None:
-        return _error_of_failure(reply.failure, url, what, attempts)
+        hint = _HTTPS if stranger and reply.failure.kind == "reset" else _HINTS[reply.failure.kind]
+        return _error_of_failure(reply.failure, hint, url, what, attempts)
     tcode, words = _words(reply)
     kind, hint = _kind(reply.status, tcode, words)
     text = f"{what}: {words}" if words else f"{what}: the cluster answered {reply.status}"
@@ -108,9 +109,9 @@ _HINTS = {
     "local": "",
     "closed": "",
 }
+_HTTPS = "is this the address of an AIStore cluster? if it speaks HTTPS, write https://"
 
 
-def _error_of_failure(failure: Failure, url: str, what: str, attempts: int) -> StoreError:
+def _error_of_failure(failure: Failure, hint: str, url: str, what: str, attempts: int) -> StoreError:
     kind = Truncated if failure.kind == "truncated" else Unavailable
-    hint = _HINTS[failure.kind]
     return kind(f"{what}: {failure.text}{'; ' if hint else ''}{hint}", url=url, attempts=attempts)

@@ -192,7 +192,8 @@ class Exchange:
             self._again(self._unavailable(text), reply)
 
     def _refused(self, reply: Reply) -> None:
-        error = answers.error_of(reply, self.subject, self.what, self.attempts)
+        stranger = not self.cluster.answered and self.cluster.config.endpoint.startswith("http:")
+        error = answers.error_of(reply, self.subject, self.what, self.attempts, stranger=stranger)
         failure = reply.failure
         if failure is not None and failure.kind in ("connect", "timeout") and self.redirects:
             self.cluster.stale = True  # the endpoint sent us to a node that is gone
