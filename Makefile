@@ -25,7 +25,7 @@ bench: install  ## all benchmarks; BENCH=--quick for a look
 
 install: $(INSTALLED)
 
-$(INSTALLED): setup.cfg pyproject.toml constraints/dev.txt
+$(INSTALLED): Makefile setup.cfg pyproject.toml constraints/dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	touch $@.begun  # what changes while this runs is newer than the stamp
 	$(PY) -m pip install -q -e '.[all,dev]' -c constraints/dev.txt

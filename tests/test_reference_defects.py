@@ -675,6 +675,14 @@ def test_shortest_source_is_named(embedded_bucket, caplog):
         stream_of(embedded_bucket, "a", on_error="skip")
 
 
+def test_sources_of_nothing_are_named(embedded_bucket, caplog):
+    """Prefixes that match nothing give nothing, and it is said."""
+    embedded_bucket.fill({"a.tar": tar(("1", b"a"))})
+    assert list(stream_of(embedded_bucket, "no-such", "neither")) == []
+    assert "no-such, " in caplog.text
+    assert "there is no member in any shard" in caplog.text
+
+
 def test_tuples_are_dealt(embedded_bucket):
     """Each tuple on one worker of one rank."""
     embedded_bucket.put("a.tar", tar(*((f"{i}", bytes([i])) for i in range(11))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator
@@ -57,14 +56,12 @@ class AISMultiShardStream(AISBaseIterDataset):
     def _tuples(self, _urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[bytes, ...]]:
         self._shared.begin_epoch()
         world, batch_size = current_world(self._order.world), self._order.batch_size
-        sources = self._catalog.sources
-        share = dataclasses.replace(self._fetch, window_bytes=max(1, self._fetch.window_bytes // len(sources)))
         listing = self._listing()
         firsts = itertools.accumulate([0, *listing.counts])
         streams = []
         for first, count in zip(firsts, listing.counts, strict=False):
-            urls = [listing.url(position) for position in range(first, first + count)]
-            streams.append(_contents(urls, self._clusters(), share, meter))
+            urls = listing.urls(range(first, first + count))
+            streams.append(_contents(urls, self._clusters(), self._fetch, meter))
         for position, members in enumerate(self._in_step(streams)):
             if place_of(position, world.world_size, world.num_workers, batch_size) == (
                 world.rank,
@@ -82,8 +79,10 @@ class AISMultiShardStream(AISBaseIterDataset):
             yield tuple(members)  # type: ignore[arg-type]
 
     def _say_who_ended(self, count: int, ended: list[bool]) -> None:
-        if not all(ended):
-            names = [f"{source.bucket}/{source.prefixes[0]}" for source in self._catalog.sources]
+        names = [f"{source.bucket}/{source.prefixes[0]}" for source in self._catalog.sources]
+        if not count and all(ended):
+            log.warning("%s: there is no member in any shard; check the prefixes", ", ".join(names))
+        elif not all(ended):
             short = ", ".join(name for name, over in zip(names, ended, strict=True) if over)
             log.warning("%s ended after %d members; other sources have more, which are left out", short, count)
 

@@ -82,7 +82,7 @@ class AISShardReader(AISBaseIterDataset):
         """Samples of this rank in the epoch that comes next; those that ``missing="skip"`` leaves out included."""
         listing = self._listing()
         if self._counts is None:
-            urls = [listing.url(position) for position in range(len(listing))]
+            urls = listing.urls(range(len(listing)))
             listable = not any(url.etl_name for url in urls)
             none = np.full(len(urls), -1, np.int64)
             self._counts = sample_counts(urls, self._clusters(), Meter()) if listable else none

@@ -1,8 +1,8 @@
-"""Reading one object, or a member of an archive: the job that windows carry.
+"""Reading one object: the job that windows carry.
 
 The form of the request and of its answer is that of AIStore's object API (``docs/http_api.md``): ``provider``,
-``namespace``, ``archpath`` and ``etl_name`` in the query; ``Ais-Checksum-Value`` is the xxh64 (seed 0) of the whole
-object, also on the answer to a range.
+``namespace`` and ``etl_name`` in the query; ``Ais-Checksum-Value`` is the xxh64 (seed 0) of the whole object, also on
+the answer to a range.
 """
 
 from __future__ import annotations
@@ -27,20 +27,17 @@ class Read(Exchange):
         cluster: Where the object is.
         url: The object.
         owner: Origin of the target that should have it (`Cluster.owners_of`); None asks the endpoint.
-        member: Path of a member inside the object, which is then an archive.
         verify: Compare the object with the checksum that comes with it.
     """
 
-    __slots__ = ("_kept", "_kept_version", "data", "member", "url", "verify")
+    __slots__ = ("_kept", "_kept_version", "data", "url", "verify")
 
     last_index = 0  # of its contents
     last = True  # there are no parts of it
 
-    def __init__(
-        self, cluster: Cluster, url: AISURL, owner: str | None = None, *, member: str = "", verify: bool = True
-    ) -> None:
-        super().__init__(cluster, url, path_of(url, member), "cannot read", owner)
-        self.url, self.member, self.verify = url, member, verify
+    def __init__(self, cluster: Cluster, url: AISURL, owner: str | None = None, *, verify: bool = True) -> None:
+        super().__init__(cluster, url, path_of(url), "cannot read", owner)
+        self.url, self.verify = url, verify
         self.data = b""
         self._kept = b""  # the beginning of a body that broke off
         self._kept_version = ""
@@ -52,7 +49,7 @@ class Read(Exchange):
     @property
     def cost(self) -> int:
         """Bytes that it will occupy; -1 when nobody knows."""
-        return -1 if self.member or self.url.etl_name else self.url.size
+        return -1 if self.url.etl_name else self.url.size
 
     @property
     def held(self) -> int:
@@ -63,7 +60,7 @@ class Read(Exchange):
         """Keep what came of a body that broke off, and ask for the rest in the next try."""
         version = version_of(reply)
         continues = reply.status == (206 if self._kept else 200)
-        if not version or not continues or self.member or self.url.etl_name:
+        if not version or not continues or self.url.etl_name:
             return  # whether a part can be asked for is not known
         if self._kept and version != self._kept_version:
             self._ask_anew()
@@ -112,13 +109,11 @@ def checksum_of(reply: Reply) -> str | None:
     return reply.header("Ais-Checksum-Value") if reply.header("Ais-Checksum-Type") == "xxhash2" else None
 
 
-def path_of(url: AISURL, member: str = "") -> str:
-    """Path and query of an object, or of a member of it."""
+def path_of(url: AISURL) -> str:
+    """Path and query of an object."""
     parts = [f"provider={url.provider}"]
     if url.namespace:
         parts.append(f"namespace={quote(url.namespace, safe='')}")
-    if member:
-        parts.append(f"archpath={quote(member, safe='', errors='surrogateescape')}")
     if url.etl_name:
         parts.append(f"etl_name={quote(url.etl_name, safe='')}")
     return f"{object_path(url.bucket, url.name)}?{'&'.join(parts)}"
