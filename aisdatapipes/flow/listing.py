@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.url import AISURL, bucket_url
@@ -128,6 +129,14 @@ class Listing(Sequence[AISURL]):
         if not 0 <= position < len(self):
             raise IndexError(f"index {index} of a listing of {len(self)} objects")
         return self.url(position)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell two listings apart: xxh64 over buckets, names and sizes, in order."""
+        digest = xxhash.xxh64("\n".join(self._roots).encode("utf-8", "surrogateescape"))
+        for part in (np.array(self.counts, np.int64), self.blob, self.ends, self.sizes):
+            digest.update(memoryview(part).cast("B"))
+        return digest.hexdigest()
 
     def name(self, position: int) -> str:
         """Name of the object at a position in ``[0, N)``."""
