@@ -135,7 +135,7 @@ class Listing(Sequence[AISURL]):
         """16 hex digits that tell two listings apart: xxh64 over buckets, names and sizes, in order."""
         digest = xxhash.xxh64("\n".join(self._roots).encode("utf-8", "surrogateescape"))
         for part in (np.array(self.counts, np.int64), self.blob, self.ends, self.sizes):
-            digest.update(memoryview(part).cast("B"))
+            digest.update(part)
         return digest.hexdigest()
 
     def name(self, position: int) -> str:
