@@ -15,6 +15,7 @@
     │       ├── Truncated      fewer bytes than promised
     │       └── CorruptBody    other bytes than promised
     ├── CorruptShard           also ValueError: an archive that cannot be read to its end
+    ├── UnreadableManifest     also ValueError: a saved listing that is damaged, or something else
     └── NotResumable           also ValueError: a state that does not fit
 
 torch rebuilds a worker's exception as ``type(error)(text_of_the_traceback)`` and drops everything else.
@@ -126,6 +127,10 @@ class CorruptBody(Unavailable):
 
 class CorruptShard(AISPipeError, ValueError):
     """An archive that cannot be read to its end; the message names shard, member and offset."""
+
+
+class UnreadableManifest(AISPipeError, ValueError):
+    """A file or object that is no manifest, is damaged, or is of another version; the message names it."""
 
 
 class NotResumable(AISPipeError, ValueError):
