@@ -7,6 +7,7 @@ Importing this package gives the functional names to every ``IterDataPipe``: ``a
 from aisdatapipes.datasets.batch_iter_dataset import AISBatchIterDataset
 from aisdatapipes.datasets.iter_dataset import AISIterDataset
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
+from aisdatapipes.datasets.manifest import Manifest
 from aisdatapipes.datasets.map_dataset import AISMapDataset
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.multishard import AISMultiShardStream
@@ -30,6 +31,7 @@ from aisdatapipes.model.errors import (
     StoreError,
     Truncated,
     Unavailable,
+    UnreadableManifest,
 )
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
@@ -70,6 +72,7 @@ __all__ = [
     "DynamicBatchSampler",
     "FetchPlan",
     "InvalidURL",
+    "Manifest",
     "NotFound",
     "NotResumable",
     "ObjectNotFound",
@@ -78,6 +81,7 @@ __all__ = [
     "StoreError",
     "Truncated",
     "Unavailable",
+    "UnreadableManifest",
     "WorkerRequestClient",
     "World",
     "__version__",

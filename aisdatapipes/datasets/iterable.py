@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from aisdatapipes.datasets.objects import ObjectList
 from aisdatapipes.datasets.progress import Progress
-from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
+from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
@@ -45,7 +45,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     """Base of the iterable datasets; a subclass says in ``__iter__`` what becomes of the objects.
 
     Args:
-        ais_source_list: One or several of ``Bucket``, ``ObjectGroup``, ``Object`` (of the AIStore SDK) or URLs.
+        ais_source_list: One or several of ``Bucket``, ``ObjectGroup``, ``Object`` (of the AIStore SDK), URLs,
+            or a `Manifest`, which is not listed again.
         prefix_map: For a bucket the prefix, or prefixes, of the names to be used; a bucket that is not in it is used
             whole, and ``[]`` is nothing of it. Any object of the SDK that means the bucket will do as a key.
         partition_sources_by_worker: Worker ``w`` of ``n`` takes the sources ``w``, ``w + n`` and so on; else the
@@ -87,11 +88,12 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         etl_name: str | None = None,
     ) -> None:
         super().__init__()
-        self._ais_source_list = as_list(ais_source_list, type(self).__name__)
+        things = as_list(ais_source_list, type(self).__name__)
+        self._ais_source_list = per_source(things)
         self._prefix_map = prefix_map or {}
         self._partition_sources_by_worker = partition_sources_by_worker
-        sources = checked_sources(self._ais_source_list, prefix_map, config, etl_name)
-        self._catalog = Catalog(sources, checked_name_filter(name_filter))
+        chosen = checked_name_filter(name_filter)
+        self._catalog = Catalog(checked_parts(things, prefix_map, config, etl_name, chosen), chosen)
         self._order = Order(shuffle, seed, batch_size, even, world)
         self._fetch = fetch or FetchPlan()
         self._tolerance = Tolerance(on_error, max_errors)

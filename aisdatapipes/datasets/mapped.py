@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from aisdatapipes.datasets.objects import ObjectList
-from aisdatapipes.datasets.sources import Prefixes, as_list, checked_sources
+from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.fetch import fetched
@@ -29,7 +29,8 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
     The listing is made at construction and held in arrays: 16 bytes an object and its name.
 
     Args:
-        ais_source_list: One or several of ``Bucket``, ``ObjectGroup``, ``Object`` (of the AIStore SDK) or URLs.
+        ais_source_list: One or several of ``Bucket``, ``ObjectGroup``, ``Object`` (of the AIStore SDK), URLs,
+            or a `Manifest`, which is not listed again.
         prefix_map: As in `AISBaseIterDataset`, and so are all that follow.
 
     Raises: ``ConfigError`` for arguments that cannot work, ``BucketNotFound`` and the like.
@@ -47,10 +48,11 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         max_errors: float | None = None,
         etl_name: str | None = None,
     ) -> None:
-        self._ais_source_list = as_list(ais_source_list, type(self).__name__)
+        things = as_list(ais_source_list, type(self).__name__)
+        self._ais_source_list = per_source(things)
         self._prefix_map = prefix_map or {}
-        sources = checked_sources(self._ais_source_list, prefix_map, config, etl_name)
-        self._catalog = Catalog(sources, checked_name_filter(name_filter))
+        chosen = checked_name_filter(name_filter)
+        self._catalog = Catalog(checked_parts(things, prefix_map, config, etl_name, chosen), chosen)
         self._fetch = fetch or FetchPlan()
         self._tolerance = Tolerance(on_error, max_errors)
         self._shared = Shared()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from aistore.sdk import Bucket, Client
+from aistore.sdk.namespace import Namespace
 from aistore.sdk.obj.object import Object
 from aistore.sdk.types import BucketEntry
 
@@ -15,6 +17,7 @@ from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.store.pages import SizeRead
+from aisdatapipes.store.source import Source
 
 _WIDTH = 32  # requests in flight for sizes that no listing told
 _WINDOW_BYTES = 1 << 20
@@ -25,12 +28,13 @@ class ObjectList(Sequence[Object]):
 
     Args:
         listing: What was listed.
-        things: The sources as users gave them, for their clients.
+        things: The sources as users gave them, one for each of the listing's, for their clients.
     """
 
     def __init__(self, listing: Listing, things: Sequence[Any]) -> None:
         self.listing = listing
         self._things = things
+        self._buckets: dict[tuple[str, ...], Bucket] = {}  # of sources that came without a client
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -58,10 +62,33 @@ class ObjectList(Sequence[Object]):
         return self.listing.sizes
 
     def _object(self, position: int) -> Object:
-        thing = self._things[self.listing.source_index(position)]
+        index = self.listing.source_index(position)
+        thing = self._things[index]
         if isinstance(thing, Object):
             return thing
         bucket = getattr(thing, "bucket", None) or getattr(thing, "bck", thing)
+        if not isinstance(bucket, Bucket):  # a URL, or a manifest's source
+            bucket = self._bucket(self.listing.sources[index])
         name, size = self.listing.name(position), int(self.listing.sizes[position])
         props = BucketEntry(n=name, s=size).generate_object_props() if size >= 0 else None
         return bucket.object(name, props)
+
+    def _bucket(self, source: Source) -> Bucket:
+        """The SDK's bucket of a source."""
+        if source.identity not in self._buckets:
+            self._buckets[source.identity] = _sdk_bucket(source)
+        return self._buckets[source.identity]
+
+
+def _sdk_bucket(source: Source) -> Bucket:
+    config, url = source.config, source.bucket
+    client = Client(
+        config.endpoint,
+        skip_verify=not config.verify,
+        ca_cert=config.ca_file,
+        client_cert=config.client_cert,
+        timeout=(config.connect_timeout, config.read_timeout),
+        token=config.token,
+    )
+    uuid, _, name = url.namespace.removeprefix("@").partition("#")
+    return client.bucket(url.bucket, url.provider, Namespace(uuid=uuid, name=name) if url.namespace else None)

@@ -28,14 +28,19 @@ class Catalog:
     """The listing of some sources, made when it is first needed.
 
     Args:
-        sources: What is listed, in this order.
-        name_filter: Which names stay.
+        parts: What is listed, in this order; a listing that is at hand is not made again.
+        name_filter: Which names stay of what is listed.
+
+    Attributes:
+        sources: Where all objects come from.
     """
 
-    def __init__(self, sources: Sequence[Source], name_filter: NameFilter | None = None) -> None:
-        self.sources = tuple(sources)
-        self._name_filter = name_filter
-        self._listing: Listing | None = None
+    def __init__(self, parts: Sequence[Source | Listing], name_filter: NameFilter | None = None) -> None:
+        self._parts = tuple(parts)
+        self.sources = tuple(source for part in parts for source in _sources_of(part))
+        self.name_filter = name_filter
+        at_hand = all(isinstance(part, Listing) for part in parts)
+        self._listing: Listing | None = _one(self._parts) if at_hand else None
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
@@ -59,7 +64,7 @@ class Catalog:
         return _locked(self._path.with_suffix(".lock"))
 
     def _made(self, meter: Meter) -> Listing:
-        return Listing.of(self.sources, meter, self._name_filter)
+        return Listing.of(self._parts, meter, self.name_filter)
 
     def _is_worker(self) -> bool:
         """True in a child of the process that owns the catalog, which will remove the file."""
@@ -92,6 +97,16 @@ class Catalog:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def _sources_of(part: Source | Listing) -> tuple[Source, ...]:
+    return part.sources if isinstance(part, Listing) else (part,)
+
+
+def _one(parts: tuple[Source | Listing, ...]) -> Listing:
+    """The listing of listings; of one it is that one, without a copy."""
+    (first, *others) = parts
+    return first if isinstance(first, Listing) and not others else Listing.of(parts, Meter())
 
 
 @contextlib.contextmanager

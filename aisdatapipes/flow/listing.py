@@ -102,19 +102,31 @@ class Listing(Sequence[AISURL]):
         self._roots = [bucket_url(s.bucket.provider, s.bucket.bucket, s.bucket.namespace) for s in self.sources]
 
     @classmethod
-    def of(cls, sources: Sequence[Source], meter: Meter, name_filter: NameFilter | None = None) -> Listing:
-        """The listing of ``sources``: this is the one place where a dataset's listing is made."""
+    def of(cls, parts: Sequence[Source | Listing], meter: Meter, name_filter: NameFilter | None = None) -> Listing:
+        """The listing of sources, and of listings that are at hand, one after the other.
+
+        This is the one place where a dataset's listing is made. ``name_filter`` is for what is listed here.
+        """
         # They grow in place: to gather parts and to join them would need twice the memory, which malloc then keeps.
         blob, lengths, sizes, counts = bytearray(), array("q"), array("q"), array("q")
-        for source in sources:
+        sources: list[Source] = []
+        for part in parts:
+            if isinstance(part, Listing):
+                blob += part.blob
+                lengths.frombytes(np.diff(part.ends, prepend=0).tobytes())
+                sizes.frombytes(part.sizes.tobytes())
+                counts.extend(part.counts)
+                sources += part.sources
+                continue
             before = len(sizes)
-            for chunk in listed(source, name_filter):
+            for chunk in listed(part, name_filter):
                 encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
                 blob += b"".join(encoded)
                 lengths.extend(map(len, encoded))
                 sizes.extend(chunk.sizes)
             counts.append(len(sizes) - before)
-        meter.lists += 1
+            sources.append(part)
+        meter.lists += any(isinstance(part, Source) for part in parts)
         ends = np.frombuffer(lengths, np.int64)
         return cls(sources, counts, blob, np.cumsum(ends, out=ends), np.frombuffer(sizes, np.int64))
 
@@ -134,7 +146,7 @@ class Listing(Sequence[AISURL]):
     def fingerprint(self) -> str:
         """16 hex digits that tell two listings apart: xxh64 over buckets, names and sizes, in order."""
         digest = xxhash.xxh64("\n".join(self._roots).encode("utf-8", "surrogateescape"))
-        for part in (np.array(self.counts, np.int64), self.blob, self.ends, self.sizes):
+        for part in (np.array(self.counts, np.int64).data, self.blob, self.ends.data, self.sizes.data):
             digest.update(part)
         return digest.hexdigest()
 
@@ -143,10 +155,22 @@ class Listing(Sequence[AISURL]):
         start = int(self.ends[position - 1]) if position else 0
         return self.blob[start : int(self.ends[position])].decode("utf-8", "surrogateescape")
 
+    def starts(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where the names at some positions begin in ``blob``: shape (m,)."""
+        return np.where(positions > 0, self.ends[positions - 1], 0)
+
     def of_sources(self, keep: slice) -> npt.NDArray[np.int64]:
         """Positions of the objects of some sources, in order: shape (m,)."""
         runs = [np.arange(self._firsts[i], self._firsts[i + 1]) for i in range(len(self.sources))[keep]]
         return np.concatenate(runs) if runs else np.zeros(0, np.int64)
+
+    def with_sources(self, sources: Sequence[Source]) -> Listing:
+        """The same objects, said to be of other sources, one for each (another config, an ETL); no array is copied.
+
+        But for sizes of which some are unknown: a dataset fills them in, and the others must not see that.
+        """
+        unknown = bool((self.sizes < 0).any())
+        return Listing(sources, self.counts, self.blob, self.ends, self.sizes.copy() if unknown else self.sizes)
 
     def source_index(self, position: int) -> int:
         """Index in ``sources`` of the source that the object came from."""
@@ -159,7 +183,7 @@ class Listing(Sequence[AISURL]):
     def urls(self, positions: npt.ArrayLike) -> list[AISURL]:
         """URLs of the objects at some positions in ``[0, N)``; many at once cost a third each."""
         wanted = np.asarray(positions, np.int64)
-        starts = np.where(wanted > 0, self.ends[wanted - 1], 0).tolist()
+        starts = self.starts(wanted).tolist()
         ends, sizes = self.ends[wanted].tolist(), self.sizes[wanted].tolist()
         sources = (np.searchsorted(self._firsts, wanted, side="right") - 1).tolist()
         return [self._url(*one) for one in zip(sources, starts, ends, sizes, strict=True)]

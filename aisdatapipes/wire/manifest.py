@@ -127,7 +127,7 @@ def decoded_manifest(data: bytes) -> Saved:
             sizes = _array(_content(archive, members, SIZES, len(data)), SIZES)
     except Malformed:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - see below
         # zipfile, zlib and json document little of what they raise for such bytes: a dozen classes were seen.
         raise Malformed(f"it is no complete archive ({type(error).__name__}: {error})") from None
     if blob.dtype != np.uint8:
@@ -165,15 +165,21 @@ def _content(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name
 
 def _about(data: bytes) -> _About:
     try:
-        # Numbers of a version are asked for first: a later one may have other fields.
         raw = json.loads(data)
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            raise Malformed(f"{ABOUT} does not say that it is of an {FORMAT}")
-        if raw.get("version") != VERSION:
-            raise Malformed(f"it has version {raw.get('version')!r}, and this aisdatapipes reads version {VERSION}")
-        return msgspec.convert(raw, _About)
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise error if isinstance(error, Malformed) else Malformed(f"{ABOUT} is not as it should be: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{ABOUT} is no JSON: {error}") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise Malformed(f"{ABOUT} does not say that it is of an {FORMAT}")
+    # Before anything else is looked at, for a later version may have other fields.
+    if raw.get("version") != VERSION:
+        raise Malformed(f"it has version {raw.get('version')!r}, and this aisdatapipes reads version {VERSION}")
+    try:
+        about = msgspec.convert(raw, _About)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"{ABOUT} is not as it should be: {error}") from None
+    if not about.sources:
+        raise Malformed(f"{ABOUT} has no sources")
+    return about
 
 
 def _array(data: bytes, name: str) -> npt.NDArray[Any]:

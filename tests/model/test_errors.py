@@ -27,6 +27,7 @@ from aisdatapipes.model.errors import (
     StoreError,
     Truncated,
     Unavailable,
+    UnreadableManifest,
 )
 from aisdatapipes.model.url import AISURL
 
@@ -132,6 +133,7 @@ PARENTS = {
     CorruptBody: (Unavailable,),
     CorruptShard: (AISPipeError, ValueError),
     NotResumable: (AISPipeError, ValueError),
+    UnreadableManifest: (AISPipeError, ValueError),
 }
 
 

@@ -21,8 +21,10 @@ filters = st.none() | st.builds(SavedFilter, st.none() | texts, st.integers(0, 1
 sizes = st.integers(-1, (1 << 63) - 1)
 objects = st.lists(st.tuples(st.binary(max_size=20), sizes), max_size=20)
 
+BUCKET = SavedSource("ais://b", 0)
 
-def saved(pairs, source=SavedSource("ais://b", 0), name_filter=None):
+
+def saved(pairs, source=BUCKET, name_filter=None):
     names = [name for name, _ in pairs]
     ends = np.cumsum([len(name) for name in names], dtype=np.int64)
     source = SavedSource(source.bucket, len(pairs), source.prefixes, source.named, source.etl_name)
@@ -38,7 +40,7 @@ SMALL = encoded_manifest(saved([(b"a/%03d" % i, i) for i in range(50)]))
 
 
 @given(objects, sources, filters)
-@example([], SavedSource("ais://b", 0), None)
+@example([], BUCKET, None)
 @example([(b"\xff//#?%", -1), (b"", (1 << 63) - 1)], SavedSource("ais://@u#n/b", 0, ("\udcff",)), None)
 def test_a_manifest_is_what_was_encoded(pairs, source, name_filter):
     """Names of any bytes, sizes of any width and what is said of them survive; the same listing is the same bytes."""
@@ -142,11 +144,12 @@ HOSTILE = {
     "no lengths": (remade(lengths=None), r"no member lengths\.npy"),
     "no sizes": (remade(sizes=None), r"no member sizes\.npy"),
     "another method": (remade(zipfile.ZIP_LZMA), "another method than deflate"),
-    "no json": (remade(manifest=b"{"), "manifest.json is not as it should be"),
-    "deep json": (remade(manifest=b"[" * 100_000), "manifest.json is not as it should be"),
+    "no json": (remade(manifest=b"{"), "manifest.json is no JSON"),
+    "deep json": (remade(manifest=b"[" * 100_000), "manifest.json is no JSON"),
     "json of others": (remade(manifest=b"[]"), "does not say that it is"),
     "another format": (remade(manifest=about(format="x")), "does not say that it is"),
     "another version": (remade(manifest=about(version=2)), "version 2, and this aisdatapipes reads version 1"),
+    "sources of none": (remade(manifest=about(sources=[])), "has no sources"),
     "no sources": (remade(manifest=about(sources=None)), "manifest.json is not as it should be"),
     "a number for a bucket": (remade(manifest=about(sources=one_source(bucket=3))), "not as it should be"),
     "a text for prefixes": (remade(manifest=about(sources=one_source(prefixes="ab"))), "not as it should be"),
