@@ -22,6 +22,7 @@ WITH_A_CLUSTER = (
     "first",
     "strategies",
     "listing",
+    "manifest",
 )
 NONE = Stored("", "", (), Content(1, 1, 0))
 
