@@ -54,7 +54,7 @@ def test_quick_run(name, environment):
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("name", ["embedded", "names", "tar_reader"])
+@pytest.mark.parametrize("name", ["embedded", "names", "tar_reader", "manifest_formats"])
 def test_quick_run_without_a_cluster(name):
     """A benchmark that needs no cluster runs anywhere."""
     import os

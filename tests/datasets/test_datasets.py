@@ -372,3 +372,13 @@ def test_stats_count_what_was_done(bucket):
     stats = dataset.stats()
     assert (stats["objects"], stats["requests"], stats["lists"]) == (2 * 37, 2 * 37, 1)
     assert (stats["bytes"], stats["retries"], stats["skipped"]) == (2 * sum(map(len, OBJECTS.values())), 0, 0)
+
+
+@pytest.mark.parametrize("name", ["o", "d/é #1%20"])
+def test_objects_of_urls_are_objects(bucket, name):
+    """A dataset of URLs gives the SDK's objects, with a client of the config, as one of buckets does."""
+    bucket.put(name, b"1")
+    config = bucket.server.config
+    (found,) = AISMapDataset(bucket.url, config=config).get_obj_list()
+    assert (found.name, found.bucket_name, found.props_cached.size) == (name, bucket.name, 1)
+    assert list(OldStyle(bucket.url, config=config)) == [(name, b"1")]

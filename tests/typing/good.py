@@ -12,6 +12,7 @@ from aisdatapipes import (
     AISShardSamples,
     ClientConfig,
     FetchPlan,
+    Manifest,
     ObjectNotFound,
     RetryPolicy,
     World,
@@ -62,3 +63,13 @@ def datasets(bucket: AISBucket) -> None:
 def errors(error: ObjectNotFound) -> tuple[str | None, int | None, int]:
     """Errors say where, what, and how often."""
     return error.url, error.status, error.attempts
+
+
+def manifests() -> AISIterDataset:
+    """A manifest is saved, loaded, and given for sources."""
+    Manifest.of(["ais://bucket/"], name_filter="jpg$", config=ENDPOINT).save("ais://bucket/m.npz")
+    manifest: Manifest = Manifest.load("train.npz", config=ClientConfig(ENDPOINT))
+    added: tuple[str, ...] = manifest.refresh().added
+    total = int(manifest.sizes.sum())
+    print(added, total, manifest.names[0].upper(), manifest.fingerprint.upper())
+    return AISIterDataset(manifest, {manifest: "train/"})
