@@ -61,7 +61,7 @@ class Manifest:
         self.listing = listing.with_sources(listing.sources)  # sizes that a dataset finds out are not the manifest's
         self.fingerprint = self.listing.fingerprint
         self._name_filter = name_filter
-        self._filter_lost = filter_lost  # it was a function, which no file can hold
+        self._filter_lost = filter_lost  # a function, which no file can hold; or each part had its own
 
     @classmethod
     def of(
@@ -87,14 +87,15 @@ class Manifest:
         if isinstance(catalog, Catalog):
             if prefix_map is not None or name_filter is not None or config is not None:
                 raise ConfigError("Manifest.of(dataset) takes what the dataset has; give prefix_map and the like to it")
-            made = cls(catalog.listing(meter), catalog.name_filter)
+            made = cls(catalog.listing(meter), catalog.name_filter, filter_lost=catalog.has_given)
             sources._shared.add(meter, Meter())  # noqa: SLF001 - the listing is the dataset's, and counted there
             return made
         things = as_list(sources, "Manifest.of")
         chosen = checked_name_filter(name_filter)
+        filtered = any(isinstance(thing, Manifest) and thing._is_filtered for thing in things)  # noqa: SLF001 - its own
         where = None if config is None else config_of(config)
         catalog = Catalog(checked_parts(things, prefix_map, where, name_filter=chosen), chosen)
-        return cls(catalog.listing(meter), chosen)
+        return cls(catalog.listing(meter), chosen, filter_lost=filtered)
 
     @classmethod
     def load(
@@ -162,7 +163,8 @@ class Manifest:
         Datasets that were made before keep what they have. If listing fails, nothing has changed here.
 
         Args:
-            name_filter: The one that it was made with, where that is a function and this manifest was loaded.
+            name_filter: Which names stay, where this manifest cannot know: loaded, and made with a function; or put
+                together out of manifests that had filters, or of a dataset of manifests.
 
         Raises: ``ConfigError`` without that, ``BucketNotFound`` and the like.
         """
@@ -170,8 +172,8 @@ class Manifest:
             raise ConfigError("refresh: this manifest knows its name_filter; make another one for another filter")
         if name_filter is None and self._filter_lost:
             raise ConfigError(
-                "refresh: this manifest was made with a function as name_filter, which no file can hold: "
-                "pass it again, as refresh(name_filter=...)"
+                "refresh: this manifest does not know which names stay: its name_filter was a function, which no file "
+                "can hold, or it is made of other manifests; say it, refresh(name_filter=...), or make it again"
             )
         chosen = checked_name_filter(name_filter) or self._name_filter
         renewed = Manifest(Listing.of(self.listing.sources, Meter(), chosen), chosen)
@@ -179,6 +181,10 @@ class Manifest:
         self.listing, self.fingerprint = renewed.listing, renewed.fingerprint
         self._name_filter, self._filter_lost = chosen, False
         return found
+
+    @property
+    def _is_filtered(self) -> bool:
+        return self._name_filter is not None or self._filter_lost
 
     @property
     def names(self) -> Sequence[str]:

@@ -55,6 +55,11 @@ class Catalog:
             return self._listing
 
     @property
+    def has_given(self) -> bool:
+        """True where a part of the listing was given, not made here."""
+        return any(isinstance(part, Listing) for part in self._parts)
+
+    @property
     def known(self) -> bool:
         """True when asking for the listing costs nothing."""
         return self._listing is not None

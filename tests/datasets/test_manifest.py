@@ -388,11 +388,27 @@ def test_a_function_as_filter_is_asked_for_again(embedded_bucket, tmp_path):
     assert not manifest.refresh()
     for _ in range(2):
         manifest = saved_and_loaded(manifest, tmp_path / "m", embedded_bucket.endpoint)
-        with pytest.raises(ConfigError, match=r"pass it again, as refresh\(name_filter=...\)"):
+        with pytest.raises(ConfigError, match=r"say it, refresh\(name_filter=...\)"):
             manifest.refresh()
     assert not manifest.refresh(name_filter=lambda name: name.endswith("1"))
     with pytest.raises(ConfigError, match="make another one"):
         manifest.refresh(name_filter="x")
+
+
+def test_what_is_made_of_manifests_does_not_forget_their_filters(embedded_bucket, tmp_path):
+    """A refresh would bring in what they left out: it is asked which names stay, after a save, too."""
+    embedded_bucket.fill(OBJECTS)
+    some, whole = Manifest.of(embedded_bucket.sdk, name_filter="1$"), Manifest.of(embedded_bucket.sdk)
+    made = [Manifest.of([whole, some]), Manifest.of(some, name_filter="^d2"), Manifest.of(AISIterDataset(some))]
+    made += [saved_and_loaded(one, tmp_path / "m", embedded_bucket.endpoint) for one in made]
+    for manifest in made:
+        before = told(manifest)
+        with pytest.raises(ConfigError, match="it is made of other manifests"):
+            manifest.refresh()
+        assert told(manifest) == before
+    assert not made[1].refresh(name_filter="^d2.*1$")
+    assert not Manifest.of([whole, whole]).refresh()
+    assert not Manifest.of(whole, name_filter="1$").refresh()
 
 
 def test_a_refresh_that_fails_changes_nothing(embedded_bucket):
