@@ -33,7 +33,7 @@ import xxhash
 MEASURE_SECONDS = 600  # a measurement that takes longer is a hang
 RESULTS = Path(__file__).parent / "results"
 FIRST, REQUESTS, LISTS, CPU = "first ms", "requests/sample", "lists", "client CPU us/sample"
-PACKAGES = ("torch", "aistore", "pycurl", "webdataset", "numpy")
+PACKAGES = ("torch", "aistore", "pycurl", "webdataset", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
