@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from aisdatapipes.datasets.objects import ObjectList
 from aisdatapipes.datasets.progress import Progress
-from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source
+from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source, without_manifests
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
@@ -90,7 +90,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         super().__init__()
         things = as_list(ais_source_list, type(self).__name__)
         self._ais_source_list = per_source(things)
-        self._prefix_map = prefix_map or {}
+        self._prefix_map = without_manifests(prefix_map)
         self._partition_sources_by_worker = partition_sources_by_worker
         chosen = checked_name_filter(name_filter)
         self._catalog = Catalog(checked_parts(things, prefix_map, config, etl_name, chosen), chosen)

@@ -114,7 +114,7 @@ class Manifest:
         """
         url = _url(path_or_url)
         where = config_of(config if config is not None or url is None else url.endpoint)
-        data = Path(path_or_url).read_bytes() if url is None else read_object(url, where)
+        data = Path(path_or_url).read_bytes() if url is None else read_object(url, _at(url, where))
         shown = os.fspath(path_or_url)
         try:
             saved = decoded_manifest(data)
@@ -154,8 +154,7 @@ class Manifest:
             _replace(Path(path_or_url), data)
             return
         (known,) = configs.values()
-        where = known if url.endpoint is None else known.at(url.endpoint)
-        write_object(url, where if config is None else config_of(config), data)
+        write_object(url, _at(url, known if config is None else config_of(config)), data)
 
     def refresh(self, *, name_filter: Any = None) -> Changes:
         """List the sources again, and hold the result; says what was added, removed and changed.
@@ -238,6 +237,11 @@ def _url(path_or_url: str | os.PathLike[str]) -> AISURL | None:
     if not url.name or url.name.endswith("/"):
         raise InvalidURL(f"{path_or_url!r}: this is no object; expected ais://bucket/name.npz")
     return url
+
+
+def _at(url: AISURL, config: ClientConfig) -> ClientConfig:
+    """How to reach the object itself: its URL may say the endpoint."""
+    return config if url.endpoint is None else config.at(url.endpoint)
 
 
 def _restored(saved: Saved, config: ClientConfig) -> Listing:

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from aisdatapipes.datasets.objects import ObjectList
-from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source
+from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source, without_manifests
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.fetch import fetched
@@ -50,7 +50,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
     ) -> None:
         things = as_list(ais_source_list, type(self).__name__)
         self._ais_source_list = per_source(things)
-        self._prefix_map = prefix_map or {}
+        self._prefix_map = without_manifests(prefix_map)
         chosen = checked_name_filter(name_filter)
         self._catalog = Catalog(checked_parts(things, prefix_map, config, etl_name, chosen), chosen)
         self._fetch = fetch or FetchPlan()

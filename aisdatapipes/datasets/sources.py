@@ -44,6 +44,11 @@ def per_source(things: Sequence[Any]) -> list[Any]:
     ]
 
 
+def without_manifests(prefix_map: Mapping[Any, Prefixes] | None) -> dict[Any, Prefixes]:
+    """What subclasses see of ``prefix_map``: a manifest as key would travel to every worker."""
+    return {key: value for key, value in (prefix_map or {}).items() if listing_of(key) is None}
+
+
 def checked_parts(
     things: Sequence[Any],
     prefix_map: Mapping[Any, Prefixes] | None,

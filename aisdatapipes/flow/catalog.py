@@ -33,14 +33,16 @@ class Catalog:
 
     Attributes:
         sources: Where all objects come from.
+        has_given: True where a part of the listing was given, not made here.
     """
 
     def __init__(self, parts: Sequence[Source | Listing], name_filter: NameFilter | None = None) -> None:
-        self._parts = tuple(parts)
         self.sources = tuple(source for part in parts for source in _sources_of(part))
         self.name_filter = name_filter
+        self.has_given = any(isinstance(part, Listing) for part in parts)
         at_hand = all(isinstance(part, Listing) for part in parts)
-        self._listing: Listing | None = _one(self._parts) if at_hand else None
+        self._listing: Listing | None = _one(tuple(parts)) if at_hand else None
+        self._parts = () if at_hand else tuple(parts)
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
@@ -53,11 +55,6 @@ class Catalog:
                 # Workers may have made it already, whoever is asking now.
                 self._listing = self._from_file() or (self._shared(meter) if self._is_worker() else self._made(meter))
             return self._listing
-
-    @property
-    def has_given(self) -> bool:
-        """True where a part of the listing was given, not made here."""
-        return any(isinstance(part, Listing) for part in self._parts)
 
     @property
     def known(self) -> bool:
