@@ -3,7 +3,8 @@
 Two threads meet here. The consumer's thread takes jobs from their source (which may run a user's code) and waits for
 the head of the window. The transport's thread reports the end of jobs and starts those that are built already, so
 that transfers go on while the consumer computes. Results pass in runs, not one by one: a hand-over of each object
-alone would cost more than fetching it.
+alone would cost more than fetching it, and two threads that wake each other all the time wait for the interpreter's
+lock instead of working. So a consumer that waits is woken for a run, or when it has waited for `NAP_S`.
 
 Bytes limit what is read ahead, never what the consumer waits for: that is started whatever it costs, so no mixture of
 sizes can bring a window to a stop. All windows of a process share their bytes: of two, each has half.
@@ -23,8 +24,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import ConfigError, StoreError
 
-# The longest run handed over at once, as a share of the width: while a run is consumed nothing new is built.
-RUN_SHARE = 4
+# The longest run handed over at once, as a share of the width.
+RUN_SHARE = 0.75
+NAP_S = 0.005  # how long the consumer waits for a run when there are fewer results to take
 PATIENCE_S = 0.02  # with a source of jobs, while there are results to take
 # The first result shall not wait for all the jobs that come after it: so many are built, and so long it is waited for,
 # before the others are.
@@ -121,6 +123,8 @@ class Window(Generic[J]):
         self._failed: Exception | None = None  # what the source raised: its turn is after the jobs before it
         self._starting = False  # somebody is in `_start_built`
         self._waiting = False
+        self._run = max(1, int(width * RUN_SHARE))
+        self._fewest = 1  # ended jobs that a waiting consumer is woken for
         self._cancelled = False
         _open.add(self)
 
@@ -209,12 +213,9 @@ class Window(Generic[J]):
                 if self._failed is not None:
                     raise self._failed
                 return []
-            while not self._can_go(self._order[0]):
-                self._waiting = True
-                self._news.wait()
-            self._waiting = False
+            self._wait_for_head()
             run: list[J] = []
-            for job in itertools.islice(self._order, max(1, self._width // RUN_SHARE)):
+            for job in itertools.islice(self._order, self._run):
                 if not self._can_go(job):
                     break
                 run.append(job)
@@ -226,8 +227,23 @@ class Window(Generic[J]):
                 self._ended.discard(job)
             return run
 
+    def _wait_for_head(self) -> None:
+        """Wait, with the lock, until the first job can be taken; for a run of them no longer than `NAP_S`."""
+        while not self._can_go(self._order[0]):
+            self._waiting = True
+            if not self._news.wait(NAP_S if self._fewest > 1 else None):
+                self._fewest = 1
+        self._waiting = False
+        self._fewest = self._run  # from the second time on: nothing delays the first result
+
     def _can_go(self, job: J) -> bool:
         return job.early or job in self._ended
+
+    def _is_worth_waking(self) -> bool:
+        """Whether there is a run to take, or all that comes in the near future."""
+        if not self._waiting or not self._order or self._order[0] not in self._ended:
+            return False
+        return len(self._ended) >= self._fewest or not (self._under_way or self._built)
 
     def release(self, job: J) -> None:
         """The consumer has taken the result: its bytes are free."""
@@ -260,7 +276,7 @@ class Window(Generic[J]):
                 self._charge(job)
             if not job.early:
                 self._ended.add(job)
-                if self._waiting and self._order and self._order[0] in self._ended:
+                if self._is_worth_waking():
                     self._waiting = False
                     self._news.notify()
         self._start_built()
