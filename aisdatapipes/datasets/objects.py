@@ -58,7 +58,7 @@ class ObjectList(Sequence[Object]):
             for position, read in zip(unknown, ordered(reads, _WIDTH, _WINDOW_BYTES, meter), strict=True):
                 if read.error is not None:
                     raise read.error
-                self.listing.sizes[position] = read.size
+                self.listing.learn(int(position), read.size)
         return self.listing.sizes
 
     def _object(self, position: int) -> Object:

@@ -41,7 +41,7 @@ def fetched(
     Raises: what ``tolerance`` does not bear, when the object is reached and not before.
     """
     requests = Requests(urls, clusters, plan, meter, form, as_views=as_views)
-    window = Window(requests, plan.width, plan.window_bytes, meter)
+    window = Window(requests, plan.width, plan.window_bytes, meter, first_at_once=not isinstance(urls, list))
     otherwise = _Otherwise(plan, meter, tolerance)
     taken: set[FetchJob] = set()
     try:

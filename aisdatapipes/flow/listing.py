@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +109,7 @@ class Listing(Sequence[AISURL]):
 
         This is the one place where a dataset's listing is made. ``name_filter`` is for what is listed here.
         """
+        began = time.perf_counter()
         # They grow in place: to gather parts and to join them would need twice the memory, which malloc then keeps.
         blob, lengths, sizes, counts = bytearray(), array("q"), array("q"), array("q")
         sources: list[Source] = []
@@ -127,6 +130,7 @@ class Listing(Sequence[AISURL]):
             counts.append(len(sizes) - before)
             sources.append(part)
         meter.lists += any(isinstance(part, Source) for part in parts)
+        meter.list_s += time.perf_counter() - began
         ends = np.frombuffer(lengths, np.int64)
         return cls(sources, counts, blob, np.cumsum(ends, out=ends), np.frombuffer(sizes, np.int64))
 
@@ -142,13 +146,21 @@ class Listing(Sequence[AISURL]):
             raise IndexError(f"index {index} of a listing of {len(self)} objects")
         return self.url(position)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that tell two listings apart: xxh64 over buckets, names and sizes, in order."""
+        """16 hex digits that tell two listings apart: xxh64 over buckets, names and sizes, in order.
+
+        Made once: sizes that are found out later do not change it (`learn`).
+        """
         digest = xxhash.xxh64("\n".join(self._roots).encode("utf-8", "surrogateescape"))
         for part in (np.array(self.counts, np.int64).data, self.blob, self.ends.data, self.sizes.data):
             digest.update(part)
         return digest.hexdigest()
+
+    def learn(self, position: int, size: int) -> None:
+        """The size of an object that no listing told."""
+        _ = self.fingerprint  # of what was listed, in this process and in all others
+        self.sizes[position] = size
 
     def name(self, position: int) -> str:
         """Name of the object at a position in ``[0, N)``."""
@@ -197,4 +209,5 @@ class Listing(Sequence[AISURL]):
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Listing, (self.sources, self.counts, self.blob, self.ends, self.sizes))
+        made = {"fingerprint": self.__dict__["fingerprint"]} if "fingerprint" in self.__dict__ else None
+        return (Listing, (self.sources, self.counts, self.blob, self.ends, self.sizes), made)

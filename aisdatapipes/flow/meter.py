@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+_EVEN = 50  # per cent
 
 
 @dataclass(slots=True)
@@ -19,6 +22,8 @@ class Meter:
         skipped: Objects, samples or members left out by ``on_error`` or ``missing``.
         lists: Complete listings made.
         wait_s: Seconds that the consumer waited for data.
+        consumer_s: Seconds that the consumer took over what it was given, until it asked for more.
+        list_s: Seconds that listings took.
     """
 
     objects: int = 0
@@ -29,7 +34,19 @@ class Meter:
     skipped: int = 0
     lists: int = 0
     wait_s: float = 0.0
+    consumer_s: float = 0.0
+    list_s: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
         """The counters by name."""
         return dataclasses.asdict(self)
+
+
+def verdict(counts: Mapping[str, float]) -> str:
+    """Who kept whom waiting, by `Meter.wait_s` and `Meter.consumer_s`: the one sentence that decides what to tune."""
+    wait, consumer = counts["wait_s"], counts["consumer_s"]
+    if not wait + consumer:
+        return "nothing was read"
+    share = round(100 * wait / (wait + consumer))
+    by = "starved by the network" if share > _EVEN else "held up by the consumer"
+    return f"{by}: {share} % of the time went into waiting for data"

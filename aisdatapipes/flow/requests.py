@@ -33,7 +33,7 @@ FEWEST_IN_A_PASS = 256
 # Above this size parts of an object are faster than one GET, and bound what a broken answer costs.
 WHOLE_BYTES = 8 << 20
 
-FIRST_GROUP = 8  # objects
+FIRST_GROUP = 2  # objects
 PATIENCE_S = 0.02  # a source of URLs that is slower than that gets smaller groups
 # Bytes of one batch, as a share of the window: several are to be under way.
 BATCH_SHARE = 8

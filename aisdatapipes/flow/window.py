@@ -30,7 +30,7 @@ NAP_S = 0.005  # how long the consumer waits for a run when there are fewer resu
 PATIENCE_S = 0.02  # with a source of jobs, while there are results to take
 # The first result shall not wait for all the jobs that come after it: so many are built, and so long it is waited for,
 # before the others are.
-FIRST_FILL, FIRST_WAIT_S = 8, 0.005
+FIRST_FILL, FIRST_WAIT_S = 2, 0.005
 # Jobs that are built but not started, in widths: what goes on while the consumer computes for long.
 AHEAD_WIDTHS = 16
 
@@ -42,12 +42,14 @@ class Job(Protocol):
         early: True for a job that the consumer takes when its turn comes, ended or not: it waits for its parts itself.
         weight: How much of the width it takes: its share of what the cluster does at a time.
         attempts: Requests that were sent for it.
+        waited_s: Seconds that the consumer waited for parts of a job that it had taken early.
     """
 
     error: StoreError | None
     early: bool
     weight: int
     attempts: int
+    waited_s: float
 
     @property
     def retries(self) -> int:
@@ -99,9 +101,15 @@ class Window(Generic[J]):
     """Jobs that are begun in the order of their source and taken in this order.
 
     For those who give jobs back in an order of their own, or before they have ended; `ordered` is simpler.
+
+    Args:
+        jobs, width, window_bytes, meter: As in `ordered`.
+        first_at_once: The first result is worth more than the others; False where only all of them together count.
     """
 
-    def __init__(self, jobs: Iterator[J], width: int, window_bytes: int, meter: Meter) -> None:
+    def __init__(
+        self, jobs: Iterator[J], width: int, window_bytes: int, meter: Meter, *, first_at_once: bool = True
+    ) -> None:
         self._jobs = jobs
         self._width = width
         self._bytes = window_bytes
@@ -118,13 +126,13 @@ class Window(Generic[J]):
         self._largest = max(1, window_bytes // 4)  # what a job of unknown size is counted with
         self._seen = 0
         self._over: J | None = None  # built, but the window is full
-        self._begun = False
+        self._begun = not first_at_once
         self._dry = False  # no more jobs, for the source has ended or failed
         self._failed: Exception | None = None  # what the source raised: its turn is after the jobs before it
         self._starting = False  # somebody is in `_start_built`
         self._waiting = False
         self._run = max(1, int(width * RUN_SHARE))
-        self._fewest = 1  # ended jobs that a waiting consumer is woken for
+        self._fewest = 1 if first_at_once else self._run  # ended jobs that a waiting consumer is woken for
         self._cancelled = False
         _open.add(self)
 
@@ -134,10 +142,12 @@ class Window(Generic[J]):
             self.fill()
             began = time.perf_counter()
             run = self.take()
-            self._meter.wait_s += time.perf_counter() - began
+            given = time.perf_counter()
+            self._meter.wait_s += given - began
             if not run:
                 return
             yield run
+            self._meter.consumer_s += time.perf_counter() - given
 
     def fill(self) -> None:
         """Build and start jobs, up to the limits; called by the consumer only."""
@@ -250,6 +260,8 @@ class Window(Generic[J]):
         self.check_process()
         self._meter.requests += job.attempts
         self._meter.retries += job.retries
+        self._meter.wait_s += job.waited_s
+        self._meter.consumer_s -= job.waited_s
         with self._news:
             self._used -= self._charged.pop(job)
 

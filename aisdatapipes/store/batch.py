@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ class BatchRead(Exchange):
     # fmt: off
     __slots__ = (
         "_at", "_contents", "_entries", "_names", "_news", "_parser", "_pid", "_waiting", "cost", "form", "held",
-        "urls", "weight",
+        "urls", "waited_s", "weight",
     )
     # fmt: on
 
@@ -86,6 +87,7 @@ class BatchRead(Exchange):
         self._at = 0  # members that have come, or never will
         self._news = threading.Condition(threading.Lock())
         self._waiting = False
+        self.waited_s = 0.0  # by the consumer, for members
         self._pid = os.getpid()
 
     def add(self, url: AISURL) -> int:
@@ -138,12 +140,14 @@ class BatchRead(Exchange):
     def _wait_for(self, index: int) -> None:
         if os.getpid() != self._pid:
             raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
+        began = time.perf_counter()
         with self._news:
             self._waiting = True  # before it looks: the other thread looks here after it has changed something
             while index >= self._at and not self.ended:
                 self._news.wait()
                 self._waiting = True
             self._waiting = False
+        self.waited_s += time.perf_counter() - began
 
     # ---- on the transport's thread
 

@@ -50,6 +50,7 @@ class Exchange:
     # As a job of a window: it is taken when it has ended, and is one request of the width.
     early = False
     weight = 1
+    waited_s = 0.0
 
     def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner

@@ -42,6 +42,7 @@ class LargeRead:
 
     early = False
     last_index = 0  # of its contents
+    waited_s = 0.0
 
     def __init__(
         self,
