@@ -49,9 +49,9 @@ class Order:
             return shares
         return (permuted(share, n, self.seed, epoch) for share in shares)
 
-    def samples(self, n: int, world: World) -> int:
-        """Samples of the rank in an epoch of ``n`` items, all its workers together."""
-        return rank_samples(n, world, self.batch_size, self.even_for(world.world_size))
+    def samples(self, n: int, world: World, start: int = 0) -> int:
+        """Samples of the rank in an epoch of ``n`` items, from ``start`` on, all its workers together."""
+        return rank_samples(n, world, self.batch_size, self.even_for(world.world_size), start)
 
     def even_for(self, world_size: int) -> Even:
         """What so many ranks do about a remainder."""

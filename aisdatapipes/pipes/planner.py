@@ -62,7 +62,9 @@ class AISPlanner(AISPipe[Any]):
         self._shards[getattr(sharding_group, "name", "DEFAULT")] = (instance_id, num_of_instances)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._run(self._shared.begin_epoch())
+        start = self._shared.next_start()
+        self._shared.begin(start)
+        return self._run(start.epoch)
 
     def __len__(self) -> int:
         return self._order.samples(len(cast("Sized", self.source_datapipe)), self._world())
