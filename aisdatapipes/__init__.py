@@ -5,6 +5,7 @@ Importing this package gives the functional names to every ``IterDataPipe``: ``a
 """
 
 from aisdatapipes.datasets.batch_iter_dataset import AISBatchIterDataset
+from aisdatapipes.datasets.batch_sampler import AISSampler
 from aisdatapipes.datasets.iter_dataset import AISIterDataset
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.map_dataset import AISMapDataset
@@ -58,6 +59,7 @@ __all__ = [
     "AISParallelMapDataset",
     "AISPipeError",
     "AISPlanner",
+    "AISSampler",
     "AISShardReader",
     "AISShardSamples",
     "AISSourceLister",

@@ -36,7 +36,7 @@ from aisdatapipes.order.plan import Order
 from aisdatapipes.order.standing import Standing, Start, without_first
 from aisdatapipes.pipes.lister import checked_name_filter
 from aisdatapipes.pipes.place import current_world, rank_and_size
-from aisdatapipes.pipes.resume import Cursor, Items, Resume, checked_batches
+from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume, checked_batches
 
 _URLS_AT_ONCE = 64
 
@@ -141,7 +141,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """
         if batches:
             self._check_countable(checked_batches(batches))
-        return self._resume.state_dict(self._order, self._identity(), batches, epoch)
+        return self._resume.state_dict(self._order, self._identity, batches, epoch)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at the next sample, with any world size, batch size and number of workers.
@@ -151,8 +151,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         Raises: ``NotResumable`` that says what differs; for the items when iteration begins, if nothing has been
             listed yet.
         """
-        items = self._identity() if self._catalog.known else None
-        self._resume.load_state_dict(state, self._order, items)
+        self._resume.load_state_dict(state, self._order, self._known_identity())
+        self._reset_iterator()
 
     def stats(self) -> dict[str, float]:
         """What was done so far, workers included, by counter.
@@ -241,9 +241,15 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     # ---- state
 
     def _begin(self, cursor: Cursor) -> tuple[Start, World]:
-        return self._resume.begin(cursor, self._order, self._identity)
+        start, world = self._resume.begin(cursor, self._order, self._identity)
+        if cursor.reached is None and (start.within or start.passed):
+            raise NotResumable(
+                "the state stands inside a shard, and this dataset reads objects whole: load it where "
+                "it was saved, into a dataset of samples"
+            )
+        return start, world
 
-    def _identity(self) -> Items:
+    def _identity(self, _epoch: int) -> Items:
         """What a state must be of."""
         listing = self._listing()
         if self._fingerprint is None:
@@ -251,10 +257,14 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         return Items(self._fingerprint, len(listing))
 
     def _standing(self, cursor: Cursor | None) -> Standing:
-        return self._resume.standing(cursor, self._order, self._identity())
+        return self._resume.standing(cursor, self._order, self._identity)
 
     def _checked_standing(self, state: Any) -> Standing:
-        return self._resume.checked_standing(state, self._order, self._identity() if self._catalog.known else None)
+        return self._resume.checked_standing(state, self._order, self._known_identity())
+
+    def _known_identity(self) -> Identity | None:
+        """The same where it costs nothing; else a state is compared when iteration begins."""
+        return self._identity if self._catalog.known else None
 
     def _check_countable(self, batches: int) -> None:
         """Raise `NotResumable` where a number of batches does not say what was consumed."""

@@ -57,8 +57,8 @@ class AISMultiShardStream(AISBaseIterDataset):
         cursor = Cursor(Meter(), Reached())
         return self._iterate(functools.partial(self._tuples, cursor=cursor), cursor=cursor)
 
-    def _identity(self) -> Items:
-        return Items(super()._identity().fingerprint, None)
+    def _identity(self, epoch: int) -> Items:
+        return Items(super()._identity(epoch).fingerprint, None)
 
     def _urls(self, _meter: Meter, cursor: Cursor) -> Iterator[AISURL]:
         self._begin(cursor)

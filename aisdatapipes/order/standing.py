@@ -114,22 +114,19 @@ def job_state(standing: Standing, order: Order, n: int | None) -> OrderState:
         n: Number of items; None where nobody knows.
     """
     begun, taken = standing.begun, standing.taken
-    _, world_size, _, _, batch_size = standing.place
+    rank, world_size, _, _, batch_size = standing.place
     if standing.ended:
         return begun.next_epoch()
-    if n is not None and taken and not standing.passed and taken == _left(standing, order, n):
+    left = None if n is None else order.samples(n, World(rank, world_size), begun.position)
+    whole = taken > 0 and taken == left and not standing.passed
+    if world_size > 1:
+        steps = -(-taken // batch_size) if whole else taken // batch_size
+        # The others may have a step more: what this rank has taken whole is not yet the end of the epoch.
+        return begun.after(steps, n, world_size, batch_size, order.even_for(world_size))
+    if whole:
         return begun.next_epoch()
-    if world_size == 1:
-        within = standing.passed if taken or standing.passed else begun.within
-        return OrderState(begun.fingerprint, begun.seed, begun.epoch, begun.position + taken, within)
-    steps = taken // batch_size
-    position = begun.position + steps * world_size * batch_size
-    return OrderState(begun.fingerprint, begun.seed, begun.epoch, position, 0 if steps else begun.within)
-
-
-def _left(standing: Standing, order: Order, n: int) -> int:
-    rank, world_size, *_ = standing.place
-    return order.samples(n, World(rank, world_size), standing.begun.position)
+    within = standing.passed if taken or standing.passed else begun.within
+    return OrderState(begun.fingerprint, begun.seed, begun.epoch, begun.position + taken, within)
 
 
 def without_first(shares: Iterator[Positions], count: int) -> Iterator[Positions]:

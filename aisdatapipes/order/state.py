@@ -107,18 +107,18 @@ class OrderState:
         """The beginning of the epoch after this one."""
         return dataclasses.replace(self, epoch=self.epoch + 1, position=0, within=0)
 
-    def after(self, steps: int, n: int, world_size: int, batch_size: int, even: Even) -> OrderState:
+    def after(self, steps: int, n: int | None, world_size: int, batch_size: int, even: Even) -> OrderState:
         """The state after every rank took so many batches more; after the last one it is the next epoch's beginning.
 
         Args:
             steps: Batches of each rank since this state; an incomplete one at the end of the epoch counts.
-            n: Items of the epoch; then as in `order.deal.dealt`, with ``start`` at this position.
+            n: Items of the epoch; None where nobody knows, and then no step is the last one.
             world_size: Ranks.
             batch_size: Samples of a batch.
             even: What the ranks do about a remainder.
         """
-        last = step_count(n, world_size, batch_size, even, self.position)
-        if steps > last:
+        last = None if n is None else step_count(n, world_size, batch_size, even, self.position)
+        if last is not None and steps > last:
             raise ConfigError(
                 f"batches={steps}: from position {self.position} of epoch {self.epoch} to its end there are {last} "
                 f"batches a rank ({n} items, world size {world_size}, batch_size {batch_size}, even={even!r})"

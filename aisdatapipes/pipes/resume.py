@@ -31,6 +31,10 @@ class Items(NamedTuple):
     number: int | None
 
 
+# The items of an epoch, by its number: the same in every epoch, but for batches that are made anew.
+Identity = Callable[[int], Items]
+
+
 class Cursor:
     """Where one iteration stands: the iteration writes it, whoever asks for the state reads it.
 
@@ -53,10 +57,10 @@ class Cursor:
         if self.reached is not None:
             self.reached.passed = start.passed_at(world)
 
-    def hand_out(self) -> None:
-        """One item is handed out, or left out."""
+    def hand_out(self, items: int = 1) -> None:
+        """So many items are handed out, or left out."""
         if self.reached is not None:
-            self.reached.items += 1
+            self.reached.items += items
 
     @property
     def taken(self) -> int:
@@ -97,18 +101,18 @@ class Resume:
         self._cursor = None
         self.shared.set_epoch(epoch)
 
-    def begin(self, cursor: Cursor, order: Order, items: Callable[[], Items]) -> tuple[Start, World]:
+    def begin(self, cursor: Cursor, order: Order, identity: Identity) -> tuple[Start, World]:
         """An iteration begins: where, and in which place. Raises `NotResumable` if the items are not the saved ones."""
         world = current_world(order.world)
         start = cursor.loaded or self.shared.next_start()
         if start.fingerprint is not None:
-            OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*items())
+            OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*identity(start.epoch))
         self.shared.begin(start)
         cursor.begin(start, world)
         self._cursor = cursor
         return start, world
 
-    def standing(self, cursor: Cursor | None, order: Order, items: Items) -> Standing:
+    def standing(self, cursor: Cursor | None, order: Order, identity: Identity) -> Standing:
         """Where an iteration of this process stands; without one, where the next one begins."""
         if cursor is not None and cursor.has_begun:
             start, world, ended = cursor.begun, cursor.place, cursor.ended
@@ -117,59 +121,61 @@ class Resume:
             start = (cursor and cursor.loaded) or self.shared.next_start()
             world, ended = current_world(order.world), False
             taken, passed = start.taken, start.passed_at(world)
-        begun = OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, start.within)
+        begun = OrderState(
+            identity(start.epoch).fingerprint, order.state_seed, start.epoch, start.position, start.within
+        )
         return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended)
 
-    def state_dict(self, order: Order, items: Items, batches: int | None, epoch: int | None) -> dict[str, Any]:
+    def state_dict(self, order: Order, identity: Identity, batches: int | None, epoch: int | None) -> dict[str, Any]:
         """The state after ``batches``, or of this process's own iteration; a worker's `Standing` inside a worker."""
         if batches is not None or epoch is not None:
-            return self._after(order, items, checked_batches(batches or 0), epoch).to_dict()
-        standing = self.standing(self.cursor, order, items)
+            return self._after(order, identity, checked_batches(batches or 0), epoch).to_dict()
+        standing = self.standing(self.cursor, order, identity)
         if get_worker_info() is not None or standing.place[3] > 1:
             return standing.to_dict()
-        return job_state(standing, order, items.number).to_dict()
+        return job_state(standing, order, identity(standing.begun.epoch).number).to_dict()
 
-    def _after(self, order: Order, items: Items, batches: int, epoch: int | None) -> OrderState:
+    def _after(self, order: Order, identity: Identity, batches: int, epoch: int | None) -> OrderState:
         start = self.shared.current_start(under_way=not batches)
         if epoch is not None and epoch != start.epoch:
             start = Start(epoch)
-        world = current_world(order.world)
+        world, items = current_world(order.world), identity(start.epoch)
         begun = OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, start.within)
         place = place_of_worker(World(world.rank, world.world_size), order.batch_size)
         begun = job_state(Standing(begun, place, start.taken), order, items.number)
-        if items.number is not None:
-            even = order.even_for(world.world_size)
-            return begun.after(batches, items.number, world.world_size, order.batch_size, even)
-        position = begun.position + batches * world.world_size * order.batch_size
-        return OrderState(begun.fingerprint, begun.seed, begun.epoch, position)
+        even = order.even_for(world.world_size)
+        return begun.after(batches, items.number, world.world_size, order.batch_size, even)
 
-    def load_state_dict(self, state: Any, order: Order, items: Items | None) -> None:
-        """The next iteration goes on from ``state``; what cannot go on is `NotResumable`, at once if it can be seen."""
+    def load_state_dict(self, state: Any, order: Order, identity: Identity | None) -> None:
+        """The next iteration goes on from ``state``; what cannot go on is `NotResumable`.
+
+        Without ``identity`` the items are compared when the next iteration begins.
+        """
         in_worker = get_worker_info() is not None
         if isinstance(state, Mapping) and "begun" in state:
-            standing = self.checked_standing(state, order, items)
+            standing = self.checked_standing(state, order, identity)
             start, everywhere = standing.start, False
         else:
             saved = OrderState.from_dict(state)
-            self._check(saved, order, items)
+            self._check(saved, order, identity)
             start = Start(saved.epoch, saved.position, saved.within, fingerprint=saved.fingerprint)
             everywhere = not in_worker
         self._cursor = None
         self.shared.load(start, everywhere=everywhere)
 
-    def checked_standing(self, state: Any, order: Order, items: Items | None) -> Standing:
+    def checked_standing(self, state: Any, order: Order, identity: Identity | None) -> Standing:
         """The worker's state that was saved, if it can go on here."""
         if not isinstance(state, Mapping) or "begun" not in state:
             raise NotResumable("an iterator goes on from what an iterator's state_dict() returned, unchanged")
         standing = Standing.from_dict(state)
-        self._check(standing.begun, order, items)
+        self._check(standing.begun, order, identity)
         standing.check_place(current_world(order.world), order.batch_size)
         return standing
 
-    def _check(self, saved: OrderState, order: Order, items: Items | None) -> None:
+    def _check(self, saved: OrderState, order: Order, identity: Identity | None) -> None:
         saved.check_order(order.state_seed)
-        if items is not None:  # else when the next iteration begins
-            saved.check_items(*items)
+        if identity is not None:
+            saved.check_items(*identity(saved.epoch))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shared": self.shared}  # what moves stays behind
