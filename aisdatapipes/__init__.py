@@ -12,6 +12,7 @@ from aisdatapipes.datasets.map_dataset import AISMapDataset
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.multishard import AISMultiShardStream
 from aisdatapipes.datasets.parallel_map_dataset import AISParallelMapDataset
+from aisdatapipes.datasets.pipe_dataset import AISPipeDataset
 from aisdatapipes.datasets.sampler import DynamicBatchSampler
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.worker_client import WorkerRequestClient
@@ -57,6 +58,7 @@ __all__ = [
     "AISMapDataset",
     "AISMultiShardStream",
     "AISParallelMapDataset",
+    "AISPipeDataset",
     "AISPipeError",
     "AISPlanner",
     "AISSampler",

@@ -241,13 +241,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     # ---- state
 
     def _begin(self, cursor: Cursor) -> tuple[Start, World]:
-        start, world = self._resume.begin(cursor, self._order, self._identity)
-        if cursor.reached is None and (start.within or start.passed):
-            raise NotResumable(
-                "the state stands inside a shard, and this dataset reads objects whole: load it where "
-                "it was saved, into a dataset of samples"
-            )
-        return start, world
+        return self._resume.begin(cursor, self._order, self._identity)
 
     def _identity(self, _epoch: int) -> Items:
         """What a state must be of."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aisdatapipes.datasets.progress import Progress
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import NotResumable
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.order.standing import Standing
 from aisdatapipes.pipes.place import current_world
-from aisdatapipes.pipes.resume import Cursor
+from aisdatapipes.pipes.resume import Cursor, Resume
 
 if TYPE_CHECKING:
     from aisdatapipes.datasets.iterable import AISBaseIterDataset
@@ -61,10 +62,22 @@ class Pass(Iterator[Any]):
             self._over = dict(state)
 
 
+class Stateful(Protocol):
+    """What has a state that belongs to the iteration which this process began last."""
+
+    @property
+    def _resume(self) -> Resume: ...
+
+    def _standing(self, cursor: Cursor | None) -> Standing: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration goes on there."""
+
+
 class UserPass(Iterator[Any]):
     """One iteration by a subclass's own ``__iter__``, with a state: that of the objects it has taken from below."""
 
-    def __init__(self, dataset: AISBaseIterDataset, samples: Iterator[Any]) -> None:
+    def __init__(self, dataset: Stateful, samples: Iterator[Any]) -> None:
         self._dataset, self._samples = dataset, samples
         self._before = dataset._resume.cursor  # noqa: SLF001 - one concept
         self._over: dict[str, Any] | None = None

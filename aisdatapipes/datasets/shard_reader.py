@@ -108,7 +108,8 @@ class AISShardReader(AISBaseIterDataset):
     def __iter__(self) -> Iterator[tuple[str, ZeroDict]]:
         reached = Reached()
         begin = functools.partial(self._samples, reached=reached)
-        return self._iterate(begin, "shards" if self._show_progress else None, Cursor(Meter(), reached))
+        cursor = Cursor(Meter(), reached, divisible=True)
+        return self._iterate(begin, "shards" if self._show_progress else None, cursor)
 
     def _samples(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
         streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)

@@ -41,10 +41,11 @@ class Cursor:
     Args:
         meter: Counts what the iteration handed out and left out: its items, where nothing else is said.
         reached: Counts them where the items are not what is metered.
+        divisible: An item has several samples, so that an iteration can stand, and begin, inside one.
     """
 
-    def __init__(self, meter: Meter, reached: Reached | None = None) -> None:
-        self.meter, self.reached = meter, reached
+    def __init__(self, meter: Meter, reached: Reached | None = None, *, divisible: bool = False) -> None:
+        self.meter, self.reached, self.divisible = meter, reached, divisible
         self.loaded: Start | None = None  # where to begin, if it was told
         self.has_begun = False
         self.begun, self.place = Start(), World()  # where it began, and as which part of the job
@@ -52,7 +53,9 @@ class Cursor:
         self._pid = os.getpid()
 
     def begin(self, start: Start, world: World) -> None:
-        """The iteration begins."""
+        """The iteration begins; `NotResumable` if it cannot begin there."""
+        if (start.within or start.passed) and not self.divisible:
+            raise NotResumable("the state stands inside a shard, but here shards are not read sample by sample")
         self.has_begun, self.begun, self.place = True, start, world
         if self.reached is not None:
             self.reached.passed = start.passed_at(world)
@@ -107,8 +110,8 @@ class Resume:
         start = cursor.loaded or self.shared.next_start()
         if start.fingerprint is not None:
             OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*identity(start.epoch))
-        self.shared.begin(start)
         cursor.begin(start, world)
+        self.shared.begin(start)
         self._cursor = cursor
         return start, world
 

@@ -16,8 +16,10 @@ from aistore.sdk import Client
 
 from aisdatapipes import (
     AISBatchIterDataset,
+    AISFileLister,
     AISIterDataset,
     AISMapDataset,
+    AISPipeDataset,
     AISSampler,
     AISShardReader,
     ClientConfig,
@@ -73,6 +75,17 @@ def dataset(kind: str, url: str, endpoint: str) -> Any:
         bucket = Client(endpoint).bucket(url.split("/")[2])
         return FromObjects(bucket, {bucket: "o/"}, **options)
     return KINDS[kind](url, **options)
+
+
+def chain(kind: str, url: str, endpoint: str) -> Any:
+    shards = kind == "chain of shards"
+    planner = AISFileLister(url, endpoint).ais_plan(shuffle=True, seed=3, batch_size=1 if shards else BATCH)
+    loader = planner.ais_load_files(endpoint)
+    return AISPipeDataset(loader.ais_read_shards(fields=("txt",)) if shards else loader.map(named))
+
+
+def named(pair: Any) -> str:
+    return str(pair[0].name)
 
 
 def sampled(kind: str, url: str, endpoint: str) -> Any:
@@ -166,7 +179,8 @@ def check_nodes(make: Any) -> int:
 
 def main(url: str, endpoint: str, kind: str, which: str) -> None:
     def make() -> Any:
-        return (sampled if kind in ("sampler", "dynamic") else dataset)(kind, url, endpoint)
+        maker = sampled if kind in ("sampler", "dynamic") else chain if kind.startswith("chain") else dataset
+        return maker(kind, url, endpoint)
 
     steps = len(list(loader_of(make())))
     if which == "nodes":
