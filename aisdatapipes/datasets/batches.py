@@ -14,6 +14,7 @@ from aisdatapipes.model.errors import NotResumable
 from aisdatapipes.model.world import World
 from aisdatapipes.order.plan import Order
 from aisdatapipes.order.standing import Standing, Start
+from aisdatapipes.pipes.closing import closed_at_exit
 from aisdatapipes.pipes.resume import Cursor, Items, Resume
 
 
@@ -79,7 +80,7 @@ class BatchPass(Iterator[list[int]]):
     def __init__(self, sampler: BatchSampler) -> None:
         self._sampler = sampler
         self._cursor = Cursor(Meter(), Reached())
-        self._batches = _passed(sampler, self._cursor)
+        self._batches = closed_at_exit(_passed(sampler, self._cursor))
         self._over: dict[str, Any] | None = None
 
     def __iter__(self) -> BatchPass:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +10,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import NotResumable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.order.standing import Standing
+from aisdatapipes.pipes.closing import closed_at_exit
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Resume
 
@@ -33,9 +32,8 @@ class Pass(Iterator[Any]):
         self._dataset = dataset
         self._cursor = cursor
         # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
-        self._samples = _passed(dataset, begin, unit, self._cursor)
+        self._samples = closed_at_exit(_passed(dataset, begin, unit, self._cursor))
         self._over: dict[str, Any] | None = None
-        _begun.add(self)
 
     def __iter__(self) -> Pass:
         return self
@@ -111,16 +109,6 @@ class UserPass(Iterator[Any]):
         self._before = None
         if state["ended"]:
             self._over = dict(state)
-
-
-# An iterator that a program forgets ends with the program, but not later: then torch is half gone, and would abort.
-_begun: weakref.WeakSet[Pass] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for one in list(_begun):
-        one.close()
 
 
 def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> Generator[Any, None, None]:

@@ -83,7 +83,6 @@ class PlanCursor(Cursor):
 class Planned(Protocol):
     """What `AISPlanner` is to the pipes after it."""
 
-    @property
     def plan_cursor(self) -> PlanCursor:
         """The cursor of the iteration that begins."""
 
@@ -136,7 +135,7 @@ def noted(pipe: IterDataPipe[Any], source: Any, handed: Handed, reached: Reached
     planner = planner_of(pipe)
     if planner is None:
         return cast("Iterable[Any]", source)
-    cursor = planner.plan_cursor
+    cursor = planner.plan_cursor()
     ahead = ReadAhead(cursor, len(_between(pipe)), handed, reached, hiding(pipe))
     cursor.register(ahead)
     return ahead.noted(source)

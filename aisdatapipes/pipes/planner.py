@@ -16,6 +16,7 @@ from aisdatapipes.order.deal import Even
 from aisdatapipes.order.plan import Order
 from aisdatapipes.order.standing import Standing, without_first
 from aisdatapipes.pipes.base import AISPipe, Urls, functional
+from aisdatapipes.pipes.closing import closed_at_exit
 from aisdatapipes.pipes.handed import PlanCursor
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume
@@ -97,7 +98,6 @@ class AISPlanner(AISPipe[Any]):
         """What a DataLoader2 reading service says about this process; a DataLoader is asked directly."""
         self._shards[getattr(sharding_group, "name", "DEFAULT")] = (instance_id, num_of_instances)
 
-    @property
     def plan_cursor(self) -> PlanCursor:
         """The cursor of the iteration that comes, until it has begun: pipes that read ahead register there."""
         if self._coming is None or self._coming.has_begun:
@@ -105,7 +105,7 @@ class AISPlanner(AISPipe[Any]):
         return self._coming
 
     def __iter__(self) -> Iterator[Any]:
-        return self._run(self.plan_cursor)
+        return closed_at_exit(self._run(self.plan_cursor()))
 
     def __len__(self) -> int:
         return self._order.samples(len(cast("Sized", self.source_datapipe)), self._world())

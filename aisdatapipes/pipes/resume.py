@@ -50,13 +50,14 @@ class Cursor:
         self.has_begun = False
         self.begun, self.place = Start(), World()  # where it began, and as which part of the job
         self.ended = False
-        self._pid = os.getpid()
+        self._pid = 0  # of the process that began it
 
     def begin(self, start: Start, world: World) -> None:
         """The iteration begins; `NotResumable` if it cannot begin there."""
         if (start.within or start.passed) and not self.divisible:
             raise NotResumable("the state stands inside a shard, but here shards are not read sample by sample")
         self.has_begun, self.begun, self.place = True, start, world
+        self._pid = os.getpid()
         if self.reached is not None:
             self.reached.passed = start.passed_at(world)
 

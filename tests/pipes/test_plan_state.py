@@ -313,3 +313,21 @@ def test_stateful_loaders(embedded_bucket, kind, which, version):
         which,
     ]
     assert int(run(command, PYTHONPATH=path)) >= 6
+
+
+FORGETFUL = """
+import gc
+from torch.utils.data.datapipes.iter import IterableWrapper
+from aisdatapipes import AISPipeDataset, AISSampler
+gc.disable()
+data, sampler = AISPipeDataset(IterableWrapper(range(20)).ais_plan().map(str)), AISSampler(range(20))
+for thing in (data, sampler):
+    thing.begun = iter(thing)  # a cycle, which the end of the program collects
+    next(thing.begun)
+print("well")
+"""
+
+
+def test_a_program_may_forget_an_iterator():
+    """A program that ends with an iteration it has forgotten ends well: torch would abort."""
+    assert run([sys.executable, "-W", "ignore", "-c", FORGETFUL], PYTHONPATH=str(CHECKOUT)) == "well\n"
