@@ -57,7 +57,7 @@ def check_order(
 def check_resume(
     make: Make, *, batch_size: int = 1, ranks: Sequence[int] = (2, 3), cuts: Sequence[int] | None = None
 ) -> None:
-    """Saved at every cut and loaded into another object, the epoch goes on with the next sample; the next epoch follows.
+    """Saved at every cut and loaded into another object, the epoch goes on with the next sample.
 
     Then it is saved and loaded again and again in one epoch, and on other worlds, where every sample must come once.
 
