@@ -5,6 +5,7 @@ Importing this package gives the functional names to every ``IterDataPipe``: ``a
 """
 
 from aisdatapipes.datasets.batch_iter_dataset import AISBatchIterDataset
+from aisdatapipes.datasets.batch_sampler import AISSampler
 from aisdatapipes.datasets.iter_dataset import AISIterDataset
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.manifest import Manifest
@@ -12,6 +13,7 @@ from aisdatapipes.datasets.map_dataset import AISMapDataset
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.multishard import AISMultiShardStream
 from aisdatapipes.datasets.parallel_map_dataset import AISParallelMapDataset
+from aisdatapipes.datasets.pipe_dataset import AISPipeDataset
 from aisdatapipes.datasets.sampler import DynamicBatchSampler
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.worker_client import WorkerRequestClient
@@ -58,8 +60,10 @@ __all__ = [
     "AISMapDataset",
     "AISMultiShardStream",
     "AISParallelMapDataset",
+    "AISPipeDataset",
     "AISPipeError",
     "AISPlanner",
+    "AISSampler",
     "AISShardReader",
     "AISShardSamples",
     "AISSourceLister",

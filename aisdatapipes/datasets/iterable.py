@@ -6,39 +6,39 @@ belongs to an iteration, so two loops over one dataset, or ``len()`` inside a lo
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
+import functools
 import itertools
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from aistore.sdk.obj.object import Object
 from torch.utils.data import IterableDataset, get_worker_info
 
 from aisdatapipes.datasets.objects import ObjectList
-from aisdatapipes.datasets.progress import Progress
+from aisdatapipes.datasets.passes import Begin, Pass, UserPass
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source, without_manifests
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.samples import Reached
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.config import ClientConfig, FetchPlan
+from aisdatapipes.model.errors import NotResumable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
 from aisdatapipes.order.permutation import Positions
 from aisdatapipes.order.plan import Order
+from aisdatapipes.order.standing import Standing, Start, without_first
 from aisdatapipes.pipes.lister import checked_name_filter
 from aisdatapipes.pipes.place import current_world, rank_and_size
-from aisdatapipes.pipes.shared import Shared
-
-Begin = Callable[[Iterator[AISURL], Meter], Iterator[Any]]
+from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume, checked_batches
 
 _URLS_AT_ONCE = 64
-_RECORD_EVERY = 64  # samples between two visits to the shared counters
 
 
 class AISBaseIterDataset(ABC, IterableDataset[Any]):
@@ -69,6 +69,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         the listing is needed; then ``BucketNotFound`` and the like.
     """
 
+    _samples_are_items = True  # so that batches can be counted in items
+
     def __init__(
         self,
         ais_source_list: Any,
@@ -97,9 +99,15 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         self._order = Order(shuffle, seed, batch_size, even, world)
         self._fetch = fetch or FetchPlan()
         self._tolerance = Tolerance(on_error, max_errors)
-        self._shared = Shared()
+        self._resume = Resume()
         self._open: weakref.WeakSet[Pass] = weakref.WeakSet()
         self._obj_iterator: Iterator[Object] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Whatever a subclass's ``__iter__`` returns gets a state, for loaders that save one for each worker."""
+        super().__init_subclass__(**kwargs)
+        if "__iter__" in cls.__dict__:
+            cls.__iter__ = _with_state(cls.__iter__)  # type: ignore[method-assign]
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
@@ -110,8 +118,42 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         return self._items()
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is epoch ``epoch``, in all workers, persistent ones too; without it they count up."""
-        self._shared.set_epoch(epoch)
+        """The next iteration is epoch ``epoch``, in all workers, persistent ones too; without it they count up.
+
+        After `load_state_dict` the loaded epoch keeps its position; any other epoch begins at its first item.
+        """
+        self._resume.set_epoch(epoch)
+
+    def state_dict(self, batches: int | None = None, *, epoch: int | None = None) -> dict[str, Any]:
+        """What was consumed, as a few JSON values, for `load_state_dict` on any world.
+
+        Args:
+            batches: The state after each rank took so many batches since this iteration began (at the epoch's start,
+                or at the loaded state), whatever loader carried them: the number of steps that the training made. It
+                is arithmetic, so it can be asked for in the main process while workers read, and it is the same on
+                every rank. ``batch_size`` must be that of the loader. None for this process's own iteration, by what
+                the loop *got*: exact at every sample with one rank; with more, after the last whole batch. That
+                serves plain loops and loaders without workers.
+            epoch: Of the iteration; None for the one that was set, loaded or begun last. Alone, it is the state at
+                that epoch's start.
+
+        Inside a loader's worker it is the worker's own state, which only the same worker of as many can go on from.
+        Raises: ``ConfigError`` for more batches than there are; ``NotResumable`` where batches cannot be counted.
+        """
+        if batches:
+            self._check_countable(checked_batches(batches))
+        return self._resume.state_dict(self._order, self._identity, batches, epoch)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at the next sample, with any world size, batch size and number of workers.
+
+        The first iteration goes on in the loaded epoch, the ones after it begin the following epochs.
+
+        Raises: ``NotResumable`` that says what differs; for the items when iteration begins, if nothing has been
+            listed yet.
+        """
+        self._resume.load_state_dict(state, self._order, self._known_identity())
+        self._reset_iterator()
 
     def stats(self) -> dict[str, float]:
         """What was done so far, workers included, by counter.
@@ -119,7 +161,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         ``objects, bytes, requests, retries, skipped, lists, wait_s``, and ``fallbacks``: objects read by GET because
         the cluster has no get-batch.
         """
-        return self._shared.stats()
+        return self._resume.shared.stats()
 
     def close(self) -> None:
         """End every iteration that is still open in this process."""
@@ -136,7 +178,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """(the SDK objects of this rank and worker, in this epoch's order; name of the worker for display)."""
         meter = Meter()
         objects = ObjectList(self._listing(meter), self._ais_source_list)
-        self._shared.add(meter, Meter())
+        self._resume.shared.add(meter, Meter())
         if self._obj_iterator is None:
             self._obj_iterator = (objects[position] for position in self._positions(objects.listing))
         return self._obj_iterator, worker_name()
@@ -147,12 +189,13 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """The clusters of the sources, for one iteration."""
         return Clusters(None, {source.config.endpoint: source.config for source in self._catalog.sources})
 
-    def _iterate(self, begin: Begin, unit: str | None = None) -> Pass:
+    def _iterate(self, begin: Begin, unit: str | None = None, cursor: Cursor | None = None) -> Pass:
         """An iteration: ``begin(urls, meter)`` makes an iterator of samples out of the URLs of this worker.
 
-        With a ``unit``, progress is shown, counted in it.
+        With a ``unit``, progress is shown, counted in it. A ``cursor`` of its own has a dataset whose items are not
+        what the meter counts.
         """
-        current = Pass(self, begin, unit)
+        current = Pass(self, begin, unit, cursor or Cursor(Meter()))
         self._open.add(current)
         return current
 
@@ -164,27 +207,70 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         own = meter or Meter()
         listing = self._catalog.listing(own)
         if meter is None:
-            self._shared.add(own, Meter())
+            self._resume.shared.add(own, Meter())
         return listing
 
-    def _urls(self, meter: Meter) -> Iterator[AISURL]:
+    def _urls(self, meter: Meter, cursor: Cursor) -> Iterator[AISURL]:
         listing = self._listing(meter)
-        some = (share[at : at + _URLS_AT_ONCE] for share in self._shares(listing) for at in _starts(share))
+        some = (share[at : at + _URLS_AT_ONCE] for share in self._shares(listing, cursor) for at in _starts(share))
         return itertools.chain.from_iterable(map(listing.urls, some))
 
     def _positions(self, listing: Listing) -> Iterator[int]:
         """Where the items of this rank and worker stand in the listing, in this epoch's order."""
-        for share in self._shares(listing):
-            yield from share.tolist()
+        cursor = Cursor(Meter(), Reached())
+        for share in self._shares(listing, cursor):
+            for position in share.tolist():
+                cursor.hand_out()
+                yield position
+        cursor.ended = True
+        self._resume.shared.end_pass()
 
-    def _shares(self, listing: Listing) -> Iterator[Positions]:
-        """The same, some at a time."""
-        epoch, world = self._shared.begin_epoch(), current_world(self._order.world)
+    def _shares(self, listing: Listing, cursor: Cursor) -> Iterator[Positions]:
+        """The same, some at a time; the iteration of ``cursor`` begins."""
+        start, world = self._begin(cursor)
         if self._partition_sources_by_worker and world.num_workers > 1:
+            if start.position:
+                text = "does not go by position alone: with it only the start of an epoch can be loaded into workers"
+                raise NotResumable(f"partition_sources_by_worker {text}; use num_workers=0, or a StatefulDataLoader")
             mine = listing.of_sources(slice(world.worker, None, world.num_workers))
             alone = World(world.rank, world.world_size)
-            return (mine[share] for share in self._order.positions(len(mine), epoch, alone))
-        return self._order.positions(len(listing), epoch, world)
+            shares = self._order.positions(len(mine), start.epoch, alone)
+            return without_first((mine[share] for share in shares), start.taken)
+        shares = self._order.positions(len(listing), start.epoch, world, start.position)
+        return without_first(shares, start.taken)
+
+    # ---- state
+
+    def _begin(self, cursor: Cursor) -> tuple[Start, World]:
+        return self._resume.begin(cursor, self._order, self._identity)
+
+    def _identity(self, _epoch: int) -> Items:
+        """What a state must be of."""
+        listing = self._listing()
+        return Items(listing.fingerprint, len(listing))
+
+    def _standing(self, cursor: Cursor | None) -> Standing:
+        return self._resume.standing(cursor, self._order, self._identity)
+
+    def _checked_standing(self, state: Any) -> Standing:
+        return self._resume.checked_standing(state, self._order, self._known_identity())
+
+    def _known_identity(self) -> Identity | None:
+        """The same where it costs nothing; else a state is compared when iteration begins."""
+        return self._identity if self._catalog.known else None
+
+    def _check_countable(self, batches: int) -> None:
+        """Raise `NotResumable` where a number of batches does not say what was consumed."""
+        if not self._samples_are_items:
+            raise NotResumable(
+                f"state_dict(batches={batches}): {type(self).__name__} deals shards, which have different numbers of "
+                "samples; use state_dict() of a loop without workers, or a StatefulDataLoader"
+            )
+        if self._partition_sources_by_worker:
+            raise NotResumable(
+                f"state_dict(batches={batches}): with partition_sources_by_worker the order depends on the number of "
+                "workers; deal objects (partition_sources_by_worker=False), or use a StatefulDataLoader"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -202,72 +288,19 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         self._obj_iterator = None
 
 
+def _with_state(
+    iterate: Callable[[AISBaseIterDataset], Iterator[Any]],
+) -> Callable[[AISBaseIterDataset], Iterator[Any]]:
+    @functools.wraps(iterate)
+    def iterated(self: AISBaseIterDataset) -> Iterator[Any]:
+        found = iterate(self)
+        return found if isinstance(found, (Pass, UserPass)) else UserPass(self, found)
+
+    return iterated
+
+
 def _starts(share: Positions) -> range:
     return range(0, len(share), _URLS_AT_ONCE)
-
-
-class Pass(Iterator[Any]):
-    """One iteration over a dataset: it alone has anything that moves, and it leaves nothing behind."""
-
-    def __init__(self, dataset: AISBaseIterDataset, begin: Begin, unit: str | None) -> None:
-        # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
-        self._samples = _passed(dataset, begin, unit)
-        _begun.add(self)
-
-    def __iter__(self) -> Pass:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self._samples)
-
-    def close(self) -> None:
-        """Stop: nothing is under way any more."""
-        self._samples.close()
-
-
-# An iterator that a program forgets ends with the program, but not later: then torch is half gone, and would abort.
-_begun: weakref.WeakSet[Pass] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for one in list(_begun):
-        one.close()
-
-
-def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None) -> Generator[Any, None, None]:
-    """The samples that ``begin`` makes; counted, and shown where ``unit`` says of what."""
-    shared = dataset._shared  # noqa: SLF001 - one concept with the dataset
-    meter, recorded = Meter(), Meter()
-    urls = dataset._urls(meter)  # noqa: SLF001
-    progress = _progress(dataset, unit) if unit is not None else None
-    whole = False
-    try:
-        for count, sample in enumerate(begin(urls, meter), 1):
-            yield sample
-            if not count % _RECORD_EVERY:
-                recorded = shared.add(meter, recorded)
-                if progress is not None:
-                    progress.look()
-        whole = True
-    finally:
-        shared.add(meter, recorded)
-        if progress is None:
-            shared.end_pass()
-        else:
-            with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
-                last = shared.end_pass()
-            progress.close(complete=whole and last)
-
-
-def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:
-    """Progress of the first rank: its first worker shows the counters of all, its last one the closing line."""
-    world = current_world(dataset._order.world)  # noqa: SLF001
-    if world.rank:
-        return None
-    total = dataset._items() if dataset._catalog.known else None  # noqa: SLF001
-    title = type(dataset).__name__
-    return Progress(title, unit, total, dataset._shared.pass_counts, shown=not world.worker)  # noqa: SLF001
 
 
 def worker_name() -> str:

@@ -20,6 +20,7 @@ from aisdatapipes.model.config import ClientConfig, FetchPlan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.pipes.lister import checked_name_filter
+from aisdatapipes.pipes.resume import Items
 from aisdatapipes.pipes.shared import Shared
 
 
@@ -56,6 +57,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         self._fetch = fetch or FetchPlan()
         self._tolerance = Tolerance(on_error, max_errors)
         self._shared = Shared()
+        self._fingerprint: str | None = None
         meter = Meter()
         self._catalog.listing(meter)
         self._shared.add(meter, Meter())
@@ -86,6 +88,12 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
 
     def close(self) -> None:
         """Nothing stays open between two reads; here for symmetry with the iterable datasets."""
+
+    def identity(self) -> Items:
+        """What a sampler's state must be of."""
+        if self._fingerprint is None:
+            self._fingerprint = self._listing.fingerprint
+        return Items(self._fingerprint, len(self))
 
     @property
     def _obj_list(self) -> ObjectList:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.samples import Reached
 from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.order.deal import place_of
-from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.resume import Cursor, Items
 from aisdatapipes.wire.archive import opened
 
 log = logging.getLogger("aisdatapipes")
@@ -38,6 +40,7 @@ class AISMultiShardStream(AISBaseIterDataset):
 
     Yields: tuples of ``bytes``, one from each source; ends with the source that ends first, and says so.
     Memory: ``fetch.window_bytes`` for all sources together.
+    State: as that of the others; what goes on reads the members before its position and passes them over.
     """
 
     def __init__(self, data_sources: Any, **options: Unpack[IterOptions]) -> None:
@@ -51,22 +54,34 @@ class AISMultiShardStream(AISBaseIterDataset):
         raise TypeError("AISMultiShardStream has no len(): nobody has counted the members")
 
     def __iter__(self) -> Iterator[tuple[bytes, ...]]:
-        return self._iterate(self._tuples)
+        cursor = Cursor(Meter(), Reached())
+        return self._iterate(functools.partial(self._tuples, cursor=cursor), cursor=cursor)
 
-    def _tuples(self, _urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[bytes, ...]]:
-        self._shared.begin_epoch()
-        world, batch_size = current_world(self._order.world), self._order.batch_size
-        listing = self._listing()
+    def _identity(self, epoch: int) -> Items:
+        return Items(super()._identity(epoch).fingerprint, None)
+
+    def _urls(self, _meter: Meter, cursor: Cursor) -> Iterator[AISURL]:
+        self._begin(cursor)
+        return iter(())  # every worker reads all streams
+
+    def _tuples(self, _urls: Iterator[AISURL], meter: Meter, cursor: Cursor) -> Iterator[tuple[bytes, ...]]:
+        listing = self._listing(meter)
         firsts = itertools.accumulate([0, *listing.counts])
         streams = []
         for first, count in zip(firsts, listing.counts, strict=False):
             urls = listing.urls(range(first, first + count))
             streams.append(_contents(urls, self._clusters(), self._fetch, meter))
-        for position, members in enumerate(self._in_step(streams)):
-            if place_of(position, world.world_size, world.num_workers, batch_size) == (
-                world.rank,
-                world.worker,
-            ):
+        mine = self._mine(self._in_step(streams), cursor)
+        for members in itertools.islice(mine, cursor.taken, None):
+            cursor.hand_out()
+            yield members
+
+    def _mine(self, tuples: Iterator[tuple[bytes, ...]], cursor: Cursor) -> Iterator[tuple[bytes, ...]]:
+        """Those of this rank and worker, from where the iteration began: members before it are read and passed over."""
+        start, world, batch_size = cursor.begun.position, cursor.place, self._order.batch_size
+        for position, members in enumerate(itertools.islice(tuples, start, None)):
+            place = place_of(position, world.world_size, world.num_workers, batch_size)
+            if place == (world.rank, world.worker):
                 yield members
 
     def _in_step(self, streams: list[Iterator[bytes]]) -> Iterator[tuple[bytes, ...]]:

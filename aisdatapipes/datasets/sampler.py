@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import Sampler
+import xxhash
 
+from aisdatapipes.datasets.batches import BatchSampler
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.objects import ObjectList
 from aisdatapipes.flow.meter import Meter
@@ -17,12 +19,14 @@ from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
 from aisdatapipes.order.plan import Order
+from aisdatapipes.order.standing import Start, without_first
 from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.resume import Items
 
 log = logging.getLogger("aisdatapipes")
 
 
-class DynamicBatchSampler(Sampler[list[int]]):
+class DynamicBatchSampler(BatchSampler):
     """Batches of indices whose objects have at most ``max_batch_size`` bytes together.
 
     A batch is closed when the next object would not fit, or when it is exactly full.
@@ -40,6 +44,7 @@ class DynamicBatchSampler(Sampler[list[int]]):
         world: Rank and world size; None for those of ``torch.distributed`` or torchrun when iteration starts.
 
     Yields: lists of indices. Objects of size zero are objects like any other.
+    State: as that of `AISSampler`; its position counts batches.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class DynamicBatchSampler(Sampler[list[int]]):
         even: Even | None = None,
         world: World | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(Order(shuffle, seed, even=even, world=world))
         if not 0 <= saturation_factor <= 1:
             raise ConfigError("`saturation_factor` must be between 0 and 1")
         if not max_batch_size > 0:
@@ -65,33 +70,39 @@ class DynamicBatchSampler(Sampler[list[int]]):
         self._drop_last = drop_last
         self._allow_oversized_samples = allow_oversized_samples
         self._saturation_factor = saturation_factor
-        self._samples = Order(shuffle, seed)  # of the objects, for one rank: all ranks make the same batches ...
-        self._batches = Order(even=even, world=world)  # ... and deal them
-        self._epoch = 0
         self._packed: tuple[int, list[list[int]]] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration is epoch ``epoch``; without it they count up."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        return self._run(self._pack(epoch))
+        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
-        """Batches of this rank in the epoch that is next."""
-        return self._batches.samples(len(self._pack(self._epoch)), current_world(self._batches.world))
+        """Batches of this rank in the epoch that is under way, else in the next one."""
+        epoch = self._resume.shared.current_start(under_way=True).epoch
+        return self._order.samples(len(self._pack(epoch)), current_world(self._order.world))
 
-    def _run(self, batches: list[list[int]]) -> Iterator[list[int]]:
-        world = current_world(self._batches.world)
-        for positions in self._batches.positions(len(batches), 0, world):
+    def _batches(self, start: Start, world: World) -> Iterator[list[int]]:
+        batches = self._pack(start.epoch)
+        # All ranks make the same batches, of shuffled objects, and deal them in order.
+        deal = dataclasses.replace(self._order, shuffle=False)
+        shares = deal.positions(len(batches), start.epoch, world, start.position)
+        for positions in without_first(shares, start.taken):
             yield from (list(batches[position]) for position in positions.tolist())
 
+    def _weight(self, _batch: list[int]) -> int:
+        return 1
+
+    def _identity(self, epoch: int) -> Items:
+        if self._fingerprint is None:
+            digest = xxhash.xxh64(self._data_source.identity().fingerprint.encode())
+            digest.update(_sizes(self._data_source.get_obj_list()).tobytes())
+            options = (self._max_batch_size, self._drop_last, self._allow_oversized_samples, self._saturation_factor)
+            digest.update(repr(options).encode())
+            self._fingerprint = digest.hexdigest()
+        return Items(self._fingerprint, len(self._pack(epoch)))
+
     def _pack(self, epoch: int) -> list[list[int]]:
-        epoch = epoch if self._samples.shuffle else 0
+        epoch = epoch if self._order.shuffle else 0
         if self._packed is None or self._packed[0] != epoch:
             sizes = _sizes(self._data_source.get_obj_list())
-            chunks = self._samples.positions(len(sizes), epoch, World())
+            chunks = Order(self._order.shuffle, self._order.seed).positions(len(sizes), epoch, World())
             order = [index for chunk in chunks for index in chunk.tolist()]
             self._packed = (epoch, list(self._batches_of(order, sizes.tolist())))
         return self._packed[1]

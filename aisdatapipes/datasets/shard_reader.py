@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,11 +15,12 @@ from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
 from aisdatapipes.flow.members import sample_counts
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Shard, samples
+from aisdatapipes.flow.samples import Reached, Shard, samples
 from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
 from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.resume import Cursor
 from aisdatapipes.pipes.samples import checked_missing
 from aisdatapipes.wire.samples import Fields, Missing
 
@@ -44,8 +46,12 @@ class AISShardReader(AISBaseIterDataset):
         extension is all that follows, in lower case (WebDataset's convention).
     Order: shards as listed or shuffled, samples as in the archive.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards.
+    State: exact at every sample with one rank. The shard in which it stands is read again, its first samples passed
+        over; without ``fields`` those after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset.
     """
+
+    _samples_are_items = False
 
     class ZeroDict(dict[str, bytes]):
         """A sample's contents by extension, with ``b""`` for what it lacks, so that samples of a batch collate.
@@ -92,7 +98,7 @@ class AISShardReader(AISBaseIterDataset):
         workers = (
             World(world.rank, world.world_size, worker, world.num_workers) for worker in range(world.num_workers)
         )
-        epoch = self._shared.next_epoch()
+        epoch = self._resume.shared.next_start().epoch
         shares = (share for one in workers for share in self._order.positions(len(listing), epoch, one))
         return int(sum(self._counts[share].sum() for share in shares))
 
@@ -100,10 +106,13 @@ class AISShardReader(AISBaseIterDataset):
         return len(self._listing()) > 0
 
     def __iter__(self) -> Iterator[tuple[str, ZeroDict]]:
-        return self._iterate(self._samples, "shards" if self._show_progress else None)
+        reached = Reached()
+        begin = functools.partial(self._samples, reached=reached)
+        cursor = Cursor(Meter(), reached, divisible=True)
+        return self._iterate(begin, "shards" if self._show_progress else None, cursor)
 
-    def _samples(self, urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[str, ZeroDict]]:
+    def _samples(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
         streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
         shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
-        found = samples(shards, self._fields, self._missing, meter, self._tolerance)
+        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached)
         return ((key, self.ZeroDict(sample)) for key, sample in found)

@@ -19,6 +19,19 @@ log = logging.getLogger("aisdatapipes")
 Sample = tuple[str, dict[str, bytes]]
 
 
+@dataclass(slots=True)
+class Reached:
+    """How far an iteration has come.
+
+    Args:
+        items: Shards that are done with.
+        passed: Samples of the next one that were handed out or left out; at the beginning, those to leave out.
+    """
+
+    items: int = 0
+    passed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One shard to be read.
@@ -42,13 +55,16 @@ def samples(
     missing: Missing,
     meter: Meter,
     tolerance: Tolerance = RAISE,
+    reached: Reached | None = None,
 ) -> Iterator[Sample]:
     """The samples of every shard, in order; each as soon as its last member is in.
 
+    ``reached`` is kept up to date; the samples of the first shard that it names at the beginning are passed over.
     Without ``fields``, a sample gets the extensions of its own shard and of the shards before it: filled in as
     ``missing`` says. An error that is tolerated ends its shard; the samples before it have been handed out.
     """
     known: dict[str, None] = {}  # extensions so far, in order
+    at = reached or Reached()
     warned = False
 
     def unterminated(name: str) -> None:
@@ -58,11 +74,16 @@ def samples(
             warned = True
 
     for shard in shards:
+        before = at.passed
         try:
             if fields is None and shard.extensions is not None:
                 known.update(dict.fromkeys(shard.extensions()))
             members = opened(shard.chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
-            for key, sample in convention.samples(members, shard.name):
+            for number, (key, sample) in enumerate(convention.samples(members, shard.name), 1):
+                if number <= before:
+                    known.update(dict.fromkeys(sample))
+                    continue
+                at.passed = number
                 picked = _picked(sample, key, shard.name, fields, missing, known)
                 if picked is None:
                     meter.skipped += 1
@@ -70,6 +91,8 @@ def samples(
                     yield key, picked
         except AISPipeError as error:
             tolerance.bear(error, meter)
+        at.items += 1
+        at.passed = 0
 
 
 def _picked(

@@ -39,16 +39,25 @@ class Order:
         if not isinstance(self.seed, int):
             raise ConfigError(f"seed must be a number, the same on every rank, not {self.seed!r}")
 
-    def positions(self, n: int, epoch: int, world: World) -> Iterator[Positions]:
-        """Arrays of the items that ``world`` reads in ``epoch``, in order, out of ``n``: each of shape (m,)."""
-        shares = dealt(n, world, self.batch_size, self._even(world))
+    def positions(self, n: int, epoch: int, world: World, start: int = 0) -> Iterator[Positions]:
+        """Arrays of the items that ``world`` reads in ``epoch``, in order, out of ``n``: each of shape (m,).
+
+        ``start`` is the position where the epoch is resumed.
+        """
+        shares = dealt(n, world, self.batch_size, self.even_for(world.world_size), start)
         if not self.shuffle:
             return shares
         return (permuted(share, n, self.seed, epoch) for share in shares)
 
-    def samples(self, n: int, world: World) -> int:
-        """Samples of the rank in an epoch of ``n`` items, all its workers together."""
-        return rank_samples(n, world, self.batch_size, self._even(world))
+    def samples(self, n: int, world: World, start: int = 0) -> int:
+        """Samples of the rank in an epoch of ``n`` items, from ``start`` on, all its workers together."""
+        return rank_samples(n, world, self.batch_size, self.even_for(world.world_size), start)
 
-    def _even(self, world: World) -> Even:
-        return self.even or ("none" if world.world_size == 1 else "repeat")
+    def even_for(self, world_size: int) -> Even:
+        """What so many ranks do about a remainder."""
+        return self.even or ("none" if world_size == 1 else "repeat")
+
+    @property
+    def state_seed(self) -> int | None:
+        """The seed as a state has it: None where nothing is shuffled, for then it does not matter."""
+        return self.seed if self.shuffle else None

@@ -13,6 +13,7 @@ from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError, InvalidURL
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.pipes.base import AISPipe, Urls, checked_length, checked_source, functional, legacy_name
+from aisdatapipes.pipes.handed import noted
 from aisdatapipes.pipes.stream import ObjectStream
 from aisdatapipes.store.source import config_of
 
@@ -97,7 +98,9 @@ class AISFileLoaderIterDataPipe(AISPipe["tuple[AISURL, ObjectStream]"]):
         return self._meter.as_dict()
 
     def _run(self) -> Iterator[tuple[AISURL, bytes]]:
-        urls = (object_url(text, self._etl_name) for text in self.source_datapipe)
+        meter, before = self._meter, self._meter.objects + self._meter.skipped
+        source = noted(self, self.source_datapipe, lambda: meter.objects + meter.skipped - before)
+        urls = (object_url(text, self._etl_name) for text in source)
         return fetched(urls, Clusters(self._config), self._fetch, self._meter, self._tolerance)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Sample, Shard, samples
+from aisdatapipes.flow.samples import Reached, Sample, Shard, samples
 from aisdatapipes.flow.shards import ShardStream
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.pipes.base import AISPipe, functional
+from aisdatapipes.pipes.handed import noted
 from aisdatapipes.wire.samples import Fields, Missing
 
 CHUNK_BYTES = 1 << 20
@@ -54,8 +55,10 @@ class AISShardSamples(AISPipe[Sample]):
         self._meter = Meter()
 
     def __iter__(self) -> Iterator[Sample]:
-        shards = (_shard(name, stream) for name, stream in self.source_datapipe)
-        return samples(shards, self._fields, self._missing, self._meter, self._tolerance)
+        reached = Reached()
+        source = noted(self, self.source_datapipe, lambda: reached.items, reached)
+        shards = (_shard(name, stream) for name, stream in source)
+        return samples(shards, self._fields, self._missing, self._meter, self._tolerance, reached)
 
     def stats(self) -> dict[str, float]:
         """What this pipe did in this process so far, by counter."""

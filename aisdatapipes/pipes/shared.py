@@ -1,4 +1,4 @@
-"""What the processes of one job know together: how many epochs were begun, and what was counted.
+"""What the processes of one job know together: where their next iterations begin, and what was counted.
 
 A tensor in shared memory, inherited by workers however they start. Each worker writes to a row of its own, so
 nothing is locked; rows outlive the workers, so an epoch that new workers begin is the next one.
@@ -7,18 +7,23 @@ nothing is locked; rows outlive the workers, so an epoch that new workers begin 
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import torch
 from torch.utils.data import get_worker_info
 
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.order.standing import Start, fingerprint_of, numbers_of
 
 _COUNTERS = [field.name for field in dataclasses.fields(Meter)]
 _ROWS = 257  # the main process and 256 workers; further workers share rows, and their counts are a little low
-# Columns: the first epoch that counts; the epochs that this row has begun since; the passes that it has begun and
-# ended; what it had counted (objects, bytes) when its pass began.
-_BASE, _BEGUN, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(6)
-_FIRST_COUNTER = 6
+# Columns: where the row's next iteration begins (a `Start`, its fingerprint as two numbers); where its last one began,
+# in the same form, and when (0: none since an epoch was set or a state loaded); the passes that it has begun and ended;
+# what it had counted (objects, bytes) when its pass began. Doubles are exact up to 2**53.
+_NEXT, _LAST = slice(0, 7), slice(7, 14)
+_NEXT_EPOCH = 0
+_STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(14, 19)
+_FIRST_COUNTER = 19
 _OBJECTS, _BYTES = (_FIRST_COUNTER + _COUNTERS.index(name) for name in ("objects", "bytes"))
 
 
@@ -28,21 +33,45 @@ class Shared:
     def __init__(self) -> None:
         self._table = torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64)
         self._table.share_memory_()  # type: ignore[no-untyped-call]
+        self._table[:, _NEXT] = _row_of(Start())
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration of every worker is epoch ``epoch``."""
-        self._table[:, _BEGUN] = 0
-        self._table[0, _BASE] = epoch
+        """The next iteration of every worker is epoch ``epoch``; at the position that was loaded, if it is that one."""
+        following = self._table[:, _NEXT]
+        if not (following == following[0]).all() or int(following[0, _NEXT_EPOCH]) != epoch:
+            following[:] = _row_of(Start(epoch))
+        self._table[:, _STAMP] = 0
 
-    def begin_epoch(self) -> int:
-        """The epoch of the iteration that begins now in this process."""
-        row = _row()
-        epoch = int(self._table[0, _BASE] + self._table[row, _BEGUN])
-        self._table[row, _BEGUN] += 1
-        self._table[row, _PASSES] += 1
-        self._table[row, _OBJECTS_BEFORE] = self._table[row, _OBJECTS]
-        self._table[row, _BYTES_BEFORE] = self._table[row, _BYTES]
-        return epoch
+    def load(self, start: Start, *, everywhere: bool) -> None:
+        """The next iteration begins there: that of every worker, or only of this process."""
+        rows = slice(None) if everywhere else slice(_row(), _row() + 1)
+        self._table[rows, _NEXT] = _row_of(start)
+        self._table[rows, _STAMP] = 0
+
+    def next_start(self) -> Start:
+        """Where the iteration begins that this process would begin next."""
+        return _start_of(self._table[_row(), _NEXT])
+
+    def begin(self, start: Start) -> None:
+        """An iteration begins there, in this process; the next one is the next epoch."""
+        row = self._table[_row()]
+        row[_NEXT] = _row_of(Start(start.epoch + 1))
+        row[_LAST] = _row_of(start)
+        row[_STAMP] = time.monotonic()  # the same clock in all processes of a machine
+        row[_PASSES] += 1
+        row[_OBJECTS_BEFORE] = row[_OBJECTS]
+        row[_BYTES_BEFORE] = row[_BYTES]
+
+    def current_start(self, *, under_way: bool = False) -> Start:
+        """Where the job's iteration began that some process began last; the next one, if there is none.
+
+        With ``under_way`` it counts only if it has not ended.
+        """
+        row = self._table[int(self._table[:, _STAMP].argmax())]
+        if not row[_STAMP]:
+            return self.next_start()
+        over = under_way and row[_ENDED] >= row[_PASSES]
+        return _start_of(row[_NEXT] if over else row[_LAST])
 
     def add(self, meter: Meter, before: Meter) -> Meter:
         """Count what was metered since ``before``; returns a copy of ``meter`` to pass on the next time."""
@@ -50,10 +79,6 @@ class Shared:
         delta = [getattr(now, name) - getattr(before, name) for name in _COUNTERS]
         self._table.numpy()[_row(), _FIRST_COUNTER:] += delta  # the same memory; a tenth of torch's time
         return now
-
-    def next_epoch(self) -> int:
-        """The epoch of the iteration that this process would begin next."""
-        return int(self._table[0, _BASE] + self._table[_row(), _BEGUN])
 
     def end_pass(self) -> bool:
         """A pass of this process has ended; True when no other worker of the loader is still at its own."""
@@ -81,3 +106,13 @@ class Shared:
 def _row() -> int:
     info = get_worker_info()
     return 0 if info is None else 1 + info.id % (_ROWS - 1)
+
+
+def _row_of(start: Start) -> torch.Tensor:
+    return torch.tensor([*start[:5], *numbers_of(start.fingerprint)], dtype=torch.float64)
+
+
+def _start_of(row: torch.Tensor) -> Start:
+    *numbers, high, low = row.tolist()
+    epoch, position, within, taken, passed = map(int, numbers)
+    return Start(epoch, position, within, taken, passed, fingerprint_of(high, low))

@@ -12,6 +12,7 @@ from aisdatapipes.testing.laws import (
     check_loader,
     check_worker_error,
 )
+from aisdatapipes.testing.order_laws import check_order, check_resume
 
 __all__ = [
     "AISBucket",
@@ -21,5 +22,7 @@ __all__ = [
     "check_early_break",
     "check_epochs",
     "check_loader",
+    "check_order",
+    "check_resume",
     "check_worker_error",
 ]

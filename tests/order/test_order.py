@@ -68,6 +68,47 @@ def test_any_size_without_memory(n):
     assert (len(set(items.tolist())), items.min() >= 0, items.max() < n) == (6, True, True)
 
 
+def kendall(one, two):
+    """Kendall's tau of two orders of the same items: 1 for the same order, -1 for the reverse, about 0 for strangers."""
+    above = np.triu(np.ones((len(one), len(one)), bool), 1)
+    same = np.sign(one[:, None] - one[None, :]) * np.sign(two[:, None] - two[None, :])
+    return float(same[above].mean())
+
+
+def test_epochs_know_nothing_of_each_other():
+    """The order of an epoch says nothing about the next one's, nor a seed's about the next seed's (Kendall's tau)."""
+    n, pairs = 101, 300
+    spread = (2 * (2 * n + 5) / (9 * n * (n - 1))) ** 0.5  # of tau between independent orders (Kendall, 1938)
+    for neighbour in ((0, 1), (1, 0)):
+        taus = [
+            kendall(permuted(np.arange(n), n, i, i), permuted(np.arange(n), n, i + neighbour[0], i + neighbour[1]))
+            for i in range(pairs)
+        ]
+        assert abs(np.mean(taus)) < 5 * spread / pairs**0.5
+        assert 0.8 < np.std(taus) / spread < 1.2
+    assert kendall(np.arange(9), np.arange(9)) == 1.0  # the measure itself
+
+
+@pytest.mark.parametrize("n", [64, 100, 2**40])
+def test_neighbours_do_not_stay_neighbours(n):
+    """Items that were listed side by side come side by side as seldom as by chance: about twice an epoch."""
+    epochs = 400 if n < 1000 else 1
+    at = np.arange(min(n, 100_000))
+    together = sum(int((np.abs(np.diff(permuted(at, n, 2, epoch))) == 1).sum()) for epoch in range(epochs))
+    expected = epochs * (len(at) - 1) * 2 / n
+    assert abs(together - expected) <= 6 * expected**0.5 + 1
+
+
+@pytest.mark.parametrize("n", [2**40, 3 * 2**40 + 7, 2**62])
+def test_large_orders_are_even_too(n):
+    """In an order of a trillion items a run of positions is spread evenly over all of them (chi-square)."""
+    cells, drawn = 64, 64_000
+    items = permuted(np.arange(n // 3, n // 3 + drawn), n, 4, 9)
+    counts = np.bincount((items // (n // cells + 1)).astype(int), minlength=cells)
+    chi_square = float(((counts - drawn / cells) ** 2 / (drawn / cells)).sum())
+    assert (len(np.unique(items)), abs(chi_square - (cells - 1)) < 6 * (2 * (cells - 1)) ** 0.5) == (drawn, True)
+
+
 # ---- deal
 
 GRID = [

@@ -1,0 +1,146 @@
+"""One iteration over an iterable dataset: it alone has anything that moves, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aisdatapipes.datasets.progress import Progress
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.model.errors import NotResumable
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.order.standing import Standing
+from aisdatapipes.pipes.closing import closed_at_exit
+from aisdatapipes.pipes.place import current_world
+from aisdatapipes.pipes.resume import Cursor, Resume
+
+if TYPE_CHECKING:
+    from aisdatapipes.datasets.iterable import AISBaseIterDataset
+
+Begin = Callable[[Iterator[AISURL], Meter], Iterator[Any]]
+
+_RECORD_EVERY = 64  # samples between two visits to the shared counters
+
+
+class Pass(Iterator[Any]):
+    """One iteration over a dataset.
+
+    Its state is what StatefulDataLoader saves for each of its workers; it goes on in the same place only.
+    """
+
+    def __init__(self, dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> None:
+        self._dataset = dataset
+        self._cursor = cursor
+        # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
+        self._samples = closed_at_exit(_passed(dataset, begin, unit, self._cursor))
+        self._over: dict[str, Any] | None = None
+
+    def __iter__(self) -> Pass:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._samples)
+
+    def close(self) -> None:
+        """Stop: nothing is under way any more."""
+        self._samples.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this iteration stands: behind the sample that it gave last."""
+        return self._over or self._dataset._standing(self._cursor).to_dict()  # noqa: SLF001 - one concept
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` says, instead of where this iteration would begin; before its first sample only."""
+        if self._cursor.has_begun:
+            raise NotResumable("this iteration has begun already: load the state before its first sample")
+        standing = self._dataset._checked_standing(state)  # noqa: SLF001
+        self._cursor.loaded = standing.start
+        if standing.ended:
+            self.close()  # nothing is left of it, and the epoch after it begins with the next iteration
+            self._over = dict(state)
+
+
+class Stateful(Protocol):
+    """What has a state that belongs to the iteration which this process began last."""
+
+    @property
+    def _resume(self) -> Resume: ...
+
+    def _standing(self, cursor: Cursor | None) -> Standing: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration goes on there."""
+
+
+class UserPass(Iterator[Any]):
+    """One iteration by a subclass's own ``__iter__``, with a state: that of the objects it has taken from below."""
+
+    def __init__(self, dataset: Stateful, samples: Iterator[Any]) -> None:
+        self._dataset, self._samples = dataset, samples
+        self._before = dataset._resume.cursor  # noqa: SLF001 - one concept
+        self._over: dict[str, Any] | None = None
+
+    def __iter__(self) -> UserPass:
+        return self
+
+    def __next__(self) -> Any:
+        if self._over is not None:
+            raise StopIteration
+        try:
+            return next(self._samples)
+        except StopIteration:
+            if (cursor := self._own()) is not None:
+                cursor.ended = True
+            raise
+
+    def _own(self) -> Cursor | None:
+        cursor = self._dataset._resume.cursor  # noqa: SLF001
+        return None if cursor is self._before else cursor
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Pass.state_dict`."""
+        return self._over or self._dataset._standing(self._own()).to_dict()  # noqa: SLF001
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `Pass.load_state_dict`."""
+        if self._own() is not None:
+            raise NotResumable("this iteration has begun already: load the state before its first sample")
+        self._dataset.load_state_dict(state)
+        self._before = None
+        if state["ended"]:
+            self._over = dict(state)
+
+
+def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> Generator[Any, None, None]:
+    """The samples that ``begin`` makes; counted, and shown where ``unit`` says of what."""
+    shared = dataset._resume.shared  # noqa: SLF001 - one concept with the dataset
+    meter, recorded = cursor.meter, Meter()
+    urls = dataset._urls(meter, cursor)  # noqa: SLF001
+    progress = _progress(dataset, unit) if unit is not None else None
+    try:
+        for count, sample in enumerate(begin(urls, meter), 1):
+            yield sample
+            if not count % _RECORD_EVERY:
+                recorded = shared.add(meter, recorded)
+                if progress is not None:
+                    progress.look()
+        cursor.ended = True
+    finally:
+        shared.add(meter, recorded)
+        if progress is None:
+            shared.end_pass()
+        else:
+            with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
+                last = shared.end_pass()
+            progress.close(complete=cursor.ended and last)
+
+
+def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:
+    """Progress of the first rank: its first worker shows the counters of all, its last one the closing line."""
+    world = current_world(dataset._order.world)  # noqa: SLF001
+    if world.rank:
+        return None
+    total = dataset._items() if dataset._catalog.known else None  # noqa: SLF001
+    title = type(dataset).__name__
+    pass_counts = dataset._resume.shared.pass_counts  # noqa: SLF001
+    return Progress(title, unit, total, pass_counts, shown=not world.worker)

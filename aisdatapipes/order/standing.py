@@ -1,0 +1,152 @@
+"""Where one worker's iteration stands: what loaders save that keep a state for each of their workers.
+
+An `OrderState` is the job's: it stands between two steps and can be loaded on any world. A `Standing` is one worker's,
+exact to the sample in the middle of a batch, and goes on only in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from aisdatapipes.model.errors import NotResumable
+from aisdatapipes.model.world import World
+from aisdatapipes.order.permutation import Positions
+from aisdatapipes.order.plan import Order
+from aisdatapipes.order.state import OrderState, checked_number
+
+
+class Start(NamedTuple):
+    """Where an iteration begins.
+
+    Attributes:
+        epoch: Its epoch.
+        position: The first one that is dealt.
+        within: Samples of the item there that were consumed.
+        taken: Items of this worker's own share, from ``position`` on, that it has taken.
+        passed: Samples of its next item that it has handed out.
+        fingerprint: Of the items that all this is about; None where nothing was loaded.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    within: int = 0
+    taken: int = 0
+    passed: int = 0
+    fingerprint: str | None = None
+
+    def passed_at(self, world: World) -> int:
+        """Samples of the first item of ``world`` that were consumed: only one worker has the item at ``position``."""
+        first = not self.taken and not world.rank and not world.worker
+        return max(self.passed, self.within if first else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one worker is in an iteration.
+
+    Args:
+        begun: Where the iteration began, which is the same for all workers and ranks.
+        place: Rank, world size, worker, number of workers, batch size.
+        taken: Items of this worker's share that it has handed out since.
+        passed: Samples of the next item that it has handed out, where an item has several.
+        ended: The iteration is over.
+    """
+
+    begun: OrderState
+    place: tuple[int, ...]
+    taken: int
+    passed: int = 0
+    ended: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "begun": self.begun.to_dict(),
+            "place": list(self.place),
+            "taken": self.taken,
+            "passed": self.passed,
+            "ended": self.ended,
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> Standing:
+        """What `to_dict` gave; `NotResumable` for anything else, saying what is wrong with it."""
+        place, ended = state.get("place"), state.get("ended")
+        if not (isinstance(place, (list, tuple)) and len(place) == 5 and all(type(one) is int for one in place)):
+            raise NotResumable(f"the state's place must be five numbers, not {place!r}")
+        if not isinstance(ended, bool):
+            raise NotResumable(f"the state's 'ended' must be true or false, not {ended!r}")
+        begun = OrderState.from_dict(state.get("begun"))
+        return cls(begun, tuple(place), checked_number(state, "taken"), checked_number(state, "passed"), ended)
+
+    def check_place(self, world: World, batch_size: int) -> None:
+        """Raise `NotResumable` unless this is the place of the state."""
+        here = place_of_worker(world, batch_size)
+        if here != self.place:
+            raise NotResumable(
+                f"this is the state of {_told(self.place)}; it cannot go on as {_told(here)}. Save "
+                "dataset.state_dict(batches=...) instead, which can be loaded on any world"
+            )
+
+    @property
+    def start(self) -> Start:
+        """Where the iteration that goes on begins; of one that has ended, the next epoch."""
+        begun = self.begun.next_epoch() if self.ended else self.begun
+        done = (0, 0) if self.ended else (self.taken, self.passed)
+        return Start(begun.epoch, begun.position, begun.within, *done, begun.fingerprint)
+
+
+def place_of_worker(world: World, batch_size: int) -> tuple[int, ...]:
+    """What must be the same for a `Standing` to go on."""
+    return (world.rank, world.world_size, world.worker, world.num_workers, batch_size)
+
+
+def job_state(standing: Standing, order: Order, n: int | None) -> OrderState:
+    """The state of the job, by what one rank without workers has handed out.
+
+    With one rank it is exact at every sample; with more it is that after the last whole batch.
+
+    Args:
+        standing: Of the rank.
+        order: The order that it goes by.
+        n: Number of items; None where nobody knows.
+    """
+    begun, taken = standing.begun, standing.taken
+    rank, world_size, _, _, batch_size = standing.place
+    if standing.ended:
+        return begun.next_epoch()
+    left = None if n is None else order.samples(n, World(rank, world_size), begun.position)
+    whole = taken > 0 and taken == left and not standing.passed
+    if world_size > 1:
+        steps = -(-taken // batch_size) if whole else taken // batch_size
+        # The others may have a step more: what this rank has taken whole is not yet the end of the epoch.
+        return begun.after(steps, n, world_size, batch_size, order.even_for(world_size))
+    if whole:
+        return begun.next_epoch()
+    within = standing.passed if taken or standing.passed else begun.within
+    return OrderState(begun.fingerprint, begun.seed, begun.epoch, begun.position + taken, within)
+
+
+def without_first(shares: Iterator[Positions], count: int) -> Iterator[Positions]:
+    """The arrays without their first ``count`` elements, all together."""
+    for share in shares:
+        if count < len(share):
+            yield share[count:]
+        count = max(0, count - len(share))
+
+
+def numbers_of(fingerprint: str | None) -> tuple[int, int]:
+    """A fingerprint as two numbers of 32 bits, for where only numbers can be kept; (-1, -1) for none."""
+    return (-1, -1) if fingerprint is None else (int(fingerprint[:8], 16), int(fingerprint[8:], 16))
+
+
+def fingerprint_of(high: float, low: float) -> str | None:
+    """The fingerprint that `numbers_of` gave."""
+    return None if high < 0 else f"{int(high):08x}{int(low):08x}"
+
+
+def _told(place: tuple[int, ...]) -> str:
+    rank, world_size, worker, workers, batch_size = place
+    return f"worker {worker} of {workers}, rank {rank} of {world_size}, batch_size {batch_size}"
