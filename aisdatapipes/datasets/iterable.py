@@ -155,11 +155,12 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         self._resume.load_state_dict(state, self._order, self._known_identity())
         self._reset_iterator()
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
 
-        ``objects, bytes, requests, retries, skipped, lists, wait_s``, and ``fallbacks``: objects read by GET because
-        the cluster has no get-batch.
+        ``objects, bytes, requests, retries, skipped, lists``; ``fallbacks``: objects read by GET because the cluster
+        has no get-batch; ``list_s, wait_s, consumer_s``: seconds spent waiting for listings, waiting
+        for data, and by the consumer over the data; ``verdict``: who kept whom waiting, in words.
         """
         return self._resume.shared.stats()
 

@@ -57,7 +57,6 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         self._fetch = fetch or FetchPlan()
         self._tolerance = Tolerance(on_error, max_errors)
         self._shared = Shared()
-        self._fingerprint: str | None = None
         meter = Meter()
         self._catalog.listing(meter)
         self._shared.add(meter, Meter())
@@ -78,11 +77,12 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         """The objects, as a sequence of the SDK's ``Object``."""
         return self._obj_list
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
 
-        ``objects, bytes, requests, retries, skipped, lists, wait_s``, and ``fallbacks``: objects read by GET because
-        the cluster has no get-batch.
+        ``objects, bytes, requests, retries, skipped, lists``; ``fallbacks``: objects read by GET because the cluster
+        has no get-batch; ``list_s, wait_s, consumer_s``: seconds spent waiting for listings, waiting
+        for data, and by the consumer over the data; ``verdict``: who kept whom waiting, in words.
         """
         return self._shared.stats()
 
@@ -91,9 +91,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
 
     def identity(self) -> Items:
         """What a sampler's state must be of."""
-        if self._fingerprint is None:
-            self._fingerprint = self._listing.fingerprint
-        return Items(self._fingerprint, len(self))
+        return Items(self._listing.fingerprint, len(self))
 
     @property
     def _obj_list(self) -> ObjectList:

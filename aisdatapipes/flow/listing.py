@@ -30,13 +30,14 @@ class Chunk(NamedTuple):
     sizes: list[int]
 
 
-def listed(source: Source, name_filter: NameFilter | None = None) -> Iterator[Chunk]:
+def listed(source: Source, name_filter: NameFilter | None = None, meter: Meter | None = None) -> Iterator[Chunk]:
     """The objects of a source, page by page, prefix by prefix; the next page is on its way meanwhile.
 
-    Folders, which some buckets list, are no objects. Raises `BucketNotFound` and the like when a page is reached.
+    ``meter`` gets the time that is spent waiting for pages. Folders, which some buckets list, are no objects. Raises
+    `BucketNotFound` and the like when a page is reached.
     """
     for prefix in source.prefixes:
-        chunks = _named(source, prefix) if source.names is not None else _paged(source, prefix)
+        chunks = _named(source, prefix) if source.names is not None else _paged(source, prefix, meter or Meter())
         for chunk in chunks:
             yield _filtered(chunk, name_filter) if name_filter else chunk
 
@@ -46,7 +47,7 @@ def _named(source: Source, prefix: str) -> Iterator[Chunk]:
     yield Chunk(names, [-1] * len(names))
 
 
-def _paged(source: Source, prefix: str) -> Iterator[Chunk]:
+def _paged(source: Source, prefix: str, meter: Meter) -> Iterator[Chunk]:
     cluster = cluster_of(source.config)
     cluster.prepare()  # whoever lists will read
     arrived: queue.SimpleQueue[PageRead] = queue.SimpleQueue()
@@ -60,7 +61,9 @@ def _paged(source: Source, prefix: str) -> Iterator[Chunk]:
     read: PageRead | None = ask(BriefPage())
     try:
         while read is not None:
+            began = time.perf_counter()
             arrived.get()
+            meter.list_s += time.perf_counter() - began
             if read.error is not None:
                 raise read.error
             page = read.page
@@ -109,7 +112,6 @@ class Listing(Sequence[AISURL]):
 
         This is the one place where a dataset's listing is made. ``name_filter`` is for what is listed here.
         """
-        began = time.perf_counter()
         # They grow in place: to gather parts and to join them would need twice the memory, which malloc then keeps.
         blob, lengths, sizes, counts = bytearray(), array("q"), array("q"), array("q")
         sources: list[Source] = []
@@ -122,7 +124,7 @@ class Listing(Sequence[AISURL]):
                 sources += part.sources
                 continue
             before = len(sizes)
-            for chunk in listed(part, name_filter):
+            for chunk in listed(part, name_filter, meter):
                 encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
                 blob += b"".join(encoded)
                 lengths.extend(map(len, encoded))
@@ -130,7 +132,6 @@ class Listing(Sequence[AISURL]):
             counts.append(len(sizes) - before)
             sources.append(part)
         meter.lists += any(isinstance(part, Source) for part in parts)
-        meter.list_s += time.perf_counter() - began
         ends = np.frombuffer(lengths, np.int64)
         return cls(sources, counts, blob, np.cumsum(ends, out=ends), np.frombuffer(sizes, np.int64))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _EVEN = 50  # per cent
 
@@ -14,7 +15,7 @@ class Meter:
     """Counts of one iteration; added to by whoever does the thing counted.
 
     Attributes:
-        objects: Objects (or shards) handed to the consumer.
+        objects: Objects (or shards, or names) handed to the consumer.
         bytes: Bytes of content handed to the consumer.
         requests: Requests sent for them, repeated ones included; redirects are not counted.
         retries: Requests that repeated another.
@@ -23,7 +24,7 @@ class Meter:
         lists: Complete listings made.
         wait_s: Seconds that the consumer waited for data.
         consumer_s: Seconds that the consumer took over what it was given, until it asked for more.
-        list_s: Seconds that listings took.
+        list_s: Seconds that pages of listings were waited for.
     """
 
     objects: int = 0
@@ -37,9 +38,10 @@ class Meter:
     consumer_s: float = 0.0
     list_s: float = 0.0
 
-    def as_dict(self) -> dict[str, float]:
-        """The counters by name."""
-        return dataclasses.asdict(self)
+    def stats(self) -> dict[str, Any]:
+        """The counters by name, and the verdict on them."""
+        counts = dataclasses.asdict(self)
+        return {**counts, "verdict": verdict(counts)}
 
 
 def verdict(counts: Mapping[str, float]) -> str:

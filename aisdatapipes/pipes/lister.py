@@ -73,9 +73,9 @@ class AISFileListerIterDataPipe(AISPipe[AISURL]):
     def __len__(self) -> int:
         return length_of(self, self._length)
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """What this pipe did in this process so far, by counter."""
-        return self._meter.as_dict()
+        return self._meter.stats()
 
     def _run(self) -> Iterator[AISURL]:
         for text in self.source_datapipe:
@@ -83,7 +83,8 @@ class AISFileListerIterDataPipe(AISPipe[AISURL]):
             source = _source(prefix, self._config)
             root = _root(prefix)
             make, shared = AISURL.make, prefix
-            for chunk in listed(source, self._name_filter):
+            for chunk in listed(source, self._name_filter, self._meter):
+                self._meter.objects += len(chunk.names)
                 for name, size in zip(*chunk, strict=True):
                     yield make(
                         root + name, shared.provider, shared.bucket, name, namespace=shared.namespace, size=size,

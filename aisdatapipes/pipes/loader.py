@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.fetch import fetched
@@ -93,9 +93,9 @@ class AISFileLoaderIterDataPipe(AISPipe["tuple[AISURL, ObjectStream]"]):
     def __len__(self) -> int:
         return self._length if self._length >= 0 else len(self.source_datapipe)
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """What this pipe did in this process so far, by counter."""
-        return self._meter.as_dict()
+        return self._meter.stats()
 
     def _run(self) -> Iterator[tuple[AISURL, bytes]]:
         meter, before = self._meter, self._meter.objects + self._meter.skipped

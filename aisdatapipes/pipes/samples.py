@@ -60,9 +60,9 @@ class AISShardSamples(AISPipe[Sample]):
         shards = (_shard(name, stream) for name, stream in source)
         return samples(shards, self._fields, self._missing, self._meter, self._tolerance, reached)
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """What this pipe did in this process so far, by counter."""
-        return self._meter.as_dict()
+        return self._meter.stats()
 
 
 def checked_missing(missing: Any) -> Missing:

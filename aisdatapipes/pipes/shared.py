@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
 
-from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.meter import Meter, verdict
 from aisdatapipes.order.standing import Start, fingerprint_of, numbers_of
 
 _COUNTERS = [field.name for field in dataclasses.fields(Meter)]
@@ -97,10 +98,13 @@ class Shared:
         info = get_worker_info()
         return self._table[:1] if info is None else self._table[1 : 1 + min(info.num_workers, _ROWS - 1)]
 
-    def stats(self) -> dict[str, float]:
-        """The counters of all processes together."""
+    def stats(self) -> dict[str, Any]:
+        """The counters of all processes together, and what follows from them."""
         sums = self._table[:, _FIRST_COUNTER:].sum(0).tolist()
-        return {name: value if name == "wait_s" else int(value) for name, value in zip(_COUNTERS, sums, strict=True)}
+        counts = {
+            name: value if name.endswith("_s") else int(value) for name, value in zip(_COUNTERS, sums, strict=True)
+        }
+        return {**counts, "verdict": verdict(counts)}
 
 
 def _row() -> int:

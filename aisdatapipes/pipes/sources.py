@@ -51,9 +51,9 @@ class AISSourceLister(AISPipe[AISURL]):
     def __iter__(self) -> Iterator[AISURL]:
         return self._run()
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         """What this pipe did in this process so far, by counter."""
-        return self._meter.as_dict()
+        return self._meter.stats()
 
     def _run(self) -> Iterator[AISURL]:
         for thing in self._sources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import threading
+import time
 
 import pytest
 from aistore.sdk import Client
@@ -372,13 +373,14 @@ def test_stats_count_what_was_done(bucket):
     stats = dataset.stats()
     assert (stats["objects"], stats["requests"], stats["lists"]) == (2 * 37, 2 * 37, 1)
     assert (stats["bytes"], stats["retries"], stats["skipped"]) == (2 * sum(map(len, OBJECTS.values())), 0, 0)
+    assert min(stats["list_s"], stats["wait_s"], stats["consumer_s"]) > 0
 
 
-@pytest.mark.parametrize("name", ["o", "d/é #1%20"])
-def test_objects_of_urls_are_objects(bucket, name):
-    """A dataset of URLs gives the SDK's objects, with a client of the config, as one of buckets does."""
-    bucket.put(name, b"1")
-    config = bucket.server.config
-    (found,) = AISMapDataset(bucket.url, config=config).get_obj_list()
-    assert (found.name, found.bucket_name, found.props_cached.size) == (name, bucket.name, 1)
-    assert list(OldStyle(bucket.url, config=config)) == [(name, b"1")]
+def test_stats_say_who_kept_whom_waiting(bucket):
+    """Before anything was read, and with a consumer that takes its time."""
+    bucket.fill(OBJECTS)
+    dataset = AISIterDataset(bucket.sdk)
+    assert dataset.stats()["verdict"] == "nothing was read"
+    for _ in dataset:
+        time.sleep(0.05)
+    assert dataset.stats()["verdict"].startswith("held up by the consumer")

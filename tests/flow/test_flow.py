@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import tarfile
 import tempfile
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -309,6 +310,33 @@ def test_a_batch_from_no_bucket(config):
     """A missing bucket is named by a batch, too."""
     with pytest.raises(BucketNotFound):
         fetch([AISURL.parse("ais://no-such-bucket/o")], config, strategy="batch")
+
+
+def test_a_stalled_consumer_stalls_no_batch(embedded_bucket, config, cluster):
+    """While the consumer is away the whole batch arrives: afterwards the cluster may refuse everything."""
+    objects = embedded_bucket.fill({f"{i:02}": CONTENT(5000) for i in range(40)})
+    cluster.faults.add("drip", "batch", piece=4096)  # so that it is not there before the consumer leaves
+    plan = FetchPlan(strategy="batch", batch_objects=10)
+    results = fetched(list(urls_of(embedded_bucket, objects)), Clusters(config), plan, Meter())
+    found = [next(results)]
+    deadline = time.monotonic() + 10
+    while cluster.requests["batch"] < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    cluster.faults.add("status", "*", status=400)
+    found += results
+    assert [(url.name, data) for url, data in found] == list(objects.items())
+
+
+@pytest.mark.parametrize("strategy", ["get", "batch"])
+def test_stats_blame_a_slow_network(embedded_bucket, config, cluster, strategy):
+    """The time that an answer takes is waiting, also where the members of a batch are waited for one by one."""
+    objects = embedded_bucket.fill({f"{i:02}": CONTENT(50) for i in range(10)})
+    cluster.faults.add("delay", strategy, seconds=0.2)
+    meter = Meter()
+    fetch(urls_of(embedded_bucket, objects), config, meter, strategy=strategy)
+    assert meter.stats()["verdict"].startswith("starved by the network")
+    assert meter.wait_s > 0.15
 
 
 # ---- shards
