@@ -1,6 +1,7 @@
 """Which request is fastest for which size of object?
 
-The strategies of `FetchPlan` for objects of 1 KiB to 1 MiB: the thresholds of ``strategy="auto"`` in
+The strategies of `FetchPlan` for objects of 1 KiB to 1 MiB, and for some of them with 20 ms added to every round trip
+by a proxy of our own (`benchmarks.slow_network`): the thresholds of ``strategy="auto"`` in
 `aisdatapipes.flow.requests` come from here. The listing is made before the clock starts.
 
     python -m benchmarks.strategies [--quick]
@@ -8,6 +9,7 @@ The strategies of `FetchPlan` for objects of 1 KiB to 1 MiB: the thresholds of `
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterable
@@ -16,8 +18,10 @@ from typing import Any
 from aisdatapipes.testing import AISBucket
 from benchmarks.cluster import bucket_of, cluster, filler, put_all
 from benchmarks.measure import Report, Stored, asked, chosen, content_of, named
+from benchmarks.slow_network import slow_network
 
 KIB = (1, 4, 16, 32, 64, 128, 1024)
+FAR_MS, FAR_KIB = 20, (32, 64, 128)
 PLANS: dict[str, dict[str, Any]] = {
     "GET": {"strategy": "get"},
     "get-batch of 128": {"strategy": "batch", "batch_objects": 128},
@@ -44,9 +48,16 @@ def main() -> int:
                 objects = [(name, filler(number, kib << 10)) for number, name in enumerate(named("train", count))]
                 put_all(endpoint, made.name, objects)
                 stored = Stored(endpoint, made.name, (), content_of(objects))
-                contenders = {f"{kib} KiB, {name}": functools.partial(ours, plan=plan) for name, plan in PLANS.items()}
-                report.measure(chosen(contenders, options), stored)
+                report.measure(chosen(_contenders(f"{kib} KiB"), options), stored)
+                if kib in FAR_KIB:
+                    with slow_network(endpoint, delay=FAR_MS / 1e3) as far:
+                        there = dataclasses.replace(stored, endpoint=far)
+                        report.measure(chosen(_contenders(f"{kib} KiB, {FAR_MS} ms away"), options), there)
     return report.finish(keep=not options.only)
+
+
+def _contenders(what: str) -> dict[str, Any]:
+    return {f"{what}, {name}": functools.partial(ours, plan=plan) for name, plan in PLANS.items()}
 
 
 if __name__ == "__main__":

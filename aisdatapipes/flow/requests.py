@@ -27,6 +27,9 @@ FetchJob: TypeAlias = "Read | LargeRead | BatchRead"
 # What "auto" does (benchmarks/strategies.py has the measurements).
 # Up to this size get-batch is faster than GET, and from this many objects in a group on.
 BATCH_BYTES_EACH = 32 << 10
+# Of a cluster that is far away GETs get fewer done: no more than the width in each round trip.
+FAR_S = 0.02
+BATCH_BYTES_EACH_FAR = 64 << 10
 FEWEST_FOR_A_BATCH = 32
 # A pass over a list has nothing behind it that a batch could be overlapped with: its time counts in full.
 FEWEST_IN_A_PASS = 256
@@ -134,7 +137,8 @@ class Requests(Iterator[FetchJob]):
             return [_can_be_named(url) for url in urls]
         if strategy != "auto":
             return [False] * len(urls)
-        small = [0 <= url.size <= BATCH_BYTES_EACH and url.provider == "ais" and _can_be_named(url) for url in urls]
+        largest = BATCH_BYTES_EACH_FAR if cluster.latency_s > FAR_S else BATCH_BYTES_EACH
+        small = [0 <= url.size <= largest and url.provider == "ais" and _can_be_named(url) for url in urls]
         few = sum(small) < self._fewest
         if not few and cluster.without_batches:
             self._meter.fallbacks += sum(small)

@@ -33,6 +33,7 @@ class Cluster:
     Attributes:
         answered: True once the endpoint has answered anything: then it exists, and patience pays.
         origins: ``scheme://host:port`` of every node; redirects lead nowhere else.
+        latency_s: Seconds that the first answer took, its connection included: twice the network's latency and more.
         without_batches: True once the endpoint has told that it does not know get-batch.
         stale: True when something told that the map is out of date.
     """
@@ -42,6 +43,7 @@ class Cluster:
         self.transport = transport
         self.answered = False
         self.origins: frozenset[str] = frozenset((config.endpoint,))
+        self.latency_s = 0.0
         self.without_batches = False
         self.stale = False
         self._direct_allowed = True
@@ -69,6 +71,7 @@ class Cluster:
                 continue  # another thread has just taken the map, or failed to
             try:
                 self._take_map(exchange.result().body)
+                self.latency_s = exchange.took_s
             finally:
                 self._opening = None
 
