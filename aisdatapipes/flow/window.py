@@ -114,7 +114,7 @@ class Window(Generic[J]):
         self._width = width
         self._bytes = window_bytes
         self._meter = meter
-        self._pid = os.getpid()
+        self._generation = _generation
         self._news = threading.Condition(threading.Lock())
         self._order: deque[J] = deque()  # built and not yet taken, in order
         self._built: deque[J] = deque()  # built and not yet started
@@ -210,7 +210,7 @@ class Window(Generic[J]):
     def check_process(self) -> None:
         """Raise `ConfigError` in a process that was forked from the one that this window belongs to."""
         # Before any lock is touched: one that another thread held at the fork stays locked for ever.
-        if os.getpid() != self._pid:
+        if self._generation != _generation:
             raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
 
     def take(self) -> list[J]:
@@ -268,7 +268,7 @@ class Window(Generic[J]):
     def cancel(self) -> None:
         """Stop what is under way; nothing is waited for."""
         _open.discard(self)
-        if os.getpid() != self._pid:
+        if self._generation != _generation:
             return  # what is under way belongs to the process that began it
         with self._news:
             self._cancelled = True
@@ -322,6 +322,16 @@ class Window(Generic[J]):
             raise
 
 
-# The windows of this process that are open: they share its bytes. A forked child has none.
+# The windows of this process that are open: they share its bytes. A forked child has none, and is of the next
+# generation: a number tells that for less than asking the system who this is.
 _open: weakref.WeakSet[Window[Any]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_open.clear)
+_generation = 0
+
+
+def _begin_anew() -> None:
+    global _generation  # noqa: PLW0603 - a child's fresh start
+    _open.clear()
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_begin_anew)
