@@ -317,7 +317,7 @@ def test_listing_is_small(embedded_bucket):
     bucket_only._catalog._listing = type(listing)(
         bucket_only._catalog.sources, [20_000], listing.blob, listing.ends, listing.sizes
     )
-    assert len(pickle.dumps(bucket_only)) < 20_000 * 24 + 60_000
+    assert len(pickle.dumps(bucket_only)) < 20_000 * 24 + 80_000  # and a table for 256 workers
 
 
 def test_sources_are_left_alone(embedded_bucket):

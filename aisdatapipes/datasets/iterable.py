@@ -37,6 +37,7 @@ from aisdatapipes.order.standing import Standing, Start, without_first
 from aisdatapipes.pipes.lister import checked_name_filter
 from aisdatapipes.pipes.place import current_world, rank_and_size
 from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume, checked_batches
+from aisdatapipes.pipes.shared import Shared
 
 _URLS_AT_ONCE = 64
 
@@ -162,7 +163,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         has no get-batch; ``list_s, wait_s, consumer_s``: seconds spent waiting for listings, waiting
         for data, and by the consumer over the data; ``verdict``: who kept whom waiting, in words.
         """
-        return self._resume.shared.stats()
+        return self._shared.stats()
 
     def close(self) -> None:
         """End every iteration that is still open in this process."""
@@ -179,12 +180,17 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """(the SDK objects of this rank and worker, in this epoch's order; name of the worker for display)."""
         meter = Meter()
         objects = ObjectList(self._listing(meter), self._ais_source_list)
-        self._resume.shared.add(meter, Meter())
+        self._shared.add(meter, Meter())
         if self._obj_iterator is None:
             self._obj_iterator = (objects[position] for position in self._positions(objects.listing))
         return self._obj_iterator, worker_name()
 
     # ---- what the datasets of this package build on
+
+    @property
+    def _shared(self) -> Shared:
+        """What the processes of the job know together."""
+        return self._resume.shared
 
     def _clusters(self) -> Clusters:
         """The clusters of the sources, for one iteration."""
@@ -208,7 +214,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         own = meter or Meter()
         listing = self._catalog.listing(own)
         if meter is None:
-            self._resume.shared.add(own, Meter())
+            self._shared.add(own, Meter())
         return listing
 
     def _urls(self, meter: Meter, cursor: Cursor) -> Iterator[AISURL]:
@@ -224,7 +230,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
                 cursor.hand_out()
                 yield position
         cursor.ended = True
-        self._resume.shared.end_pass()
+        self._shared.end_pass()
 
     def _shares(self, listing: Listing, cursor: Cursor) -> Iterator[Positions]:
         """The same, some at a time; the iteration of ``cursor`` begins."""

@@ -113,7 +113,7 @@ class UserPass(Iterator[Any]):
 
 def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> Generator[Any, None, None]:
     """The samples that ``begin`` makes; counted, and shown where ``unit`` says of what."""
-    shared = dataset._resume.shared  # noqa: SLF001 - one concept with the dataset
+    shared = dataset._shared  # noqa: SLF001 - one concept with the dataset
     meter, recorded = cursor.meter, Meter()
     urls = dataset._urls(meter, cursor)  # noqa: SLF001
     progress = _progress(dataset, unit) if unit is not None else None
@@ -142,5 +142,5 @@ def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:
         return None
     total = dataset._items() if dataset._catalog.known else None  # noqa: SLF001
     title = type(dataset).__name__
-    pass_counts = dataset._resume.shared.pass_counts  # noqa: SLF001
+    pass_counts = dataset._shared.pass_counts  # noqa: SLF001
     return Progress(title, unit, total, pass_counts, shown=not world.worker)
