@@ -54,7 +54,6 @@ def save(path, model, optimizer, order):
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     digits = AISIterDataset(sys.argv[1], shuffle=True, batch_size=16)
-    loader = DataLoader(digits, 16, collate_fn=collated, num_workers=2, persistent_workers=True)
-    for done in train(loader, Path(sys.argv[2])):
+    for done in train(DataLoader(digits, 16, collate_fn=collated, num_workers=2), Path(sys.argv[2])):
         print("epoch {}: {} steps, loss {:.3f}".format(*done), flush=True)
     dist.destroy_process_group()
