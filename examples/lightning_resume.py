@@ -67,6 +67,7 @@ def train(loader, folder, save_every=5, **options):
     trainer = Trainer(accelerator="cpu", strategy="ddp", devices=ranks, callbacks=callbacks, logger=False, **options)
     last = Path(folder, "last.ckpt")
     trainer.fit(Classifier(), Batches(loader), ckpt_path=last if last.exists() else None)
+    trainer.save_checkpoint(last)
     return trainer
 
 

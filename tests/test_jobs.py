@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ folder, rank = Path(options["folder"]), int(os.environ["RANK"])
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 from aisdatapipes import AISIterDataset
-from examples.resume import collated, train
+from examples.resume import collated
 
 
 class Logged(DataLoader):
@@ -49,12 +50,17 @@ class Logged(DataLoader):
 
 if __name__ == "__main__":
     logging.basicConfig(filename=folder / f"{rank}.told", level="INFO")
-    dist.init_process_group("gloo")
     with open(folder / f"{rank}.log", "w") as log:
         dataset = AISIterDataset(options["url"], shuffle=True, batch_size=options["batch"], even=options["even"])
         loader = Logged(dataset, options["batch"], collate_fn=collated, num_workers=2, persistent_workers=True)
-        for done in train(loader, Path(options["checkpoint"]), epochs=options["epochs"], save_every=2):
-            pass
+        checkpoint, epochs = Path(options["checkpoint"]), options["epochs"]
+        if checkpoint.suffix == ".ckpt":
+            from examples.lightning_resume import train
+            train(loader, checkpoint.parent, save_every=2, max_epochs=epochs, enable_progress_bar=False)
+        else:
+            from examples.resume import train
+            dist.init_process_group("gloo")
+            list(train(loader, checkpoint, epochs, save_every=2))
     dist.destroy_process_group()
 """
 
@@ -71,7 +77,8 @@ class Job:
         }  # fmt: skip
         (folder / "rank.py").write_text(RANK)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        environment = {"PYTHONPATH": str(CHECKOUT), "AIS_ENDPOINT": bucket.endpoint, "GLOO_SOCKET_IFNAME": "lo"}
+        places = os.pathsep.join([str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        environment = {"PYTHONPATH": places, "AIS_ENDPOINT": bucket.endpoint, "GLOO_SOCKET_IFNAME": "lo"}
         with (folder / "output").open("w") as output:
             self.launcher = subprocess.Popen(
                 [sys.executable, *launcher, str(folder / "rank.py"), json.dumps(options)],
@@ -94,7 +101,8 @@ class Job:
         """The order's state in the checkpoint, as (epoch, position)."""
         import torch
 
-        *_, order = torch.load(self.checkpoint, weights_only=True)
+        checkpoint = torch.load(self.checkpoint, weights_only=True)
+        order = checkpoint["callbacks"]["Order"] if self.checkpoint.suffix == ".ckpt" else checkpoint[-1]
         return order["epoch"], order["position"]
 
     def wait(self):
@@ -204,3 +212,21 @@ def test_ranks_end_at_the_same_step(bucket, tmp_path):
     assert job.saved == (1, 0)
     found = job.kept()[0]
     assert (sorted(set(found)), len(found)) == (names, 27)
+
+
+def test_lightning(embedded_bucket, tmp_path):
+    """With Lightning, killed on one rank and ended by two: the epoch is every sample exactly once."""
+    if importlib.util.find_spec("pytorch_lightning") is None:
+        pytest.skip("pytorch-lightning, of the extra dev, is not installed")
+    names = fill(embedded_bucket, 38)
+    checkpoint = tmp_path / "last.ckpt"
+    with Job(tmp_path / "one", 1, checkpoint, embedded_bucket, halts_at=(0, 28)) as one:
+        one.wait_until_it_halts()
+        one.kill()
+        first = one.saved
+    with Job(tmp_path / "two", 2, checkpoint, embedded_bucket, epochs=1) as two:
+        two.wait()
+    # Lightning takes a batch ahead: step 7 was begun when step 5 was the last one that had been trained on.
+    assert (first, two.saved) == ((0, 16), (1, 0))
+    assert [[state for state, _ in two.batches(rank)] for rank in range(2)] == [[(0, 24), (0, 32), (1, 0)]] * 2
+    assert together([one.kept(first), two.kept()], 0) == names
