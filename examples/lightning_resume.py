@@ -37,7 +37,7 @@ class Order(Callback):
 
 
 class Batches:
-    """The loader without its length: Lightning would end a resumed epoch by it, counting another world's steps."""
+    """The loader without its length, by which Lightning ends an epoch too early that is resumed on more ranks."""
 
     def __init__(self, loader):
         self.loader = loader
