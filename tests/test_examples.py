@@ -48,7 +48,18 @@ def test_training(bucket, name):
     assert losses[-1] < losses[0] / 2
 
 
-@pytest.mark.parametrize("name", ["train_pipes", "train_shards"])
+def test_resume(bucket, tmp_path):
+    """The job goes through its epochs, and begun once more it has nothing left to do."""
+    launcher = ["torch.distributed.run", "--standalone", "-m", "examples.resume"]
+    arguments = [*launcher, f"{bucket.url}train/", str(tmp_path / "checkpoint.pt")]
+    environment = {"AIS_ENDPOINT": bucket.endpoint, "GLOO_SOCKET_IFNAME": "lo"}
+    lines = re.findall(r"^epoch (\d): 10 steps, loss ([\d.]+)$", run(*arguments, **environment), re.MULTILINE)
+    assert [int(epoch) for epoch, _ in lines] == list(range(10))
+    assert float(lines[-1][1]) < float(lines[0][1]) / 1.5
+    assert run(*arguments, **environment) == ""
+
+
+@pytest.mark.parametrize("name", ["train_pipes", "train_shards", "resume"])
 def test_training_is_short(name):
     """What a user copies is less than sixty lines."""
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) < LINES

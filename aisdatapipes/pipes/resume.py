@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from aisdatapipes.order.standing import Standing, Start, job_state, place_of_wor
 from aisdatapipes.order.state import OrderState
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.shared import Shared
+
+log = logging.getLogger("aisdatapipes")
 
 
 class Items(NamedTuple):
@@ -114,6 +117,8 @@ class Resume:
         cursor.begin(start, world)
         self.shared.begin(start)
         self._cursor = cursor
+        if log.isEnabledFor(logging.INFO):  # else nobody asks for the fingerprint
+            _tell(start, world, identity(start.epoch))
         return start, world
 
     def standing(self, cursor: Cursor | None, order: Order, identity: Identity) -> Standing:
@@ -193,3 +198,13 @@ def checked_batches(batches: Any) -> int:
     if type(batches) is not int or batches < 0:
         raise ConfigError(f"batches must be a number, 0 or more: those that each rank took; not {batches!r}")
     return batches
+
+
+def _tell(start: Start, world: World, items: Items) -> None:
+    """One line for each iteration of each worker: ranks whose fingerprints differ do not read the same items."""
+    number = "an unknown number of" if items.number is None else items.number
+    log.info(
+        "rank %d of %d, worker %d of %d: epoch %d begins at position %d of %s items, fingerprint %s",
+        world.rank, world.world_size, world.worker, world.num_workers, start.epoch, start.position, number,
+        items.fingerprint,
+    )  # fmt: skip

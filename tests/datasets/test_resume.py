@@ -534,3 +534,50 @@ def test_a_workers_state_stays_in_its_place(objects):
         NotResumable, match=r"rank 0 of 1, batch_size 3; it cannot go on as worker \d of 2, rank 1 of 2"
     ):
         batched(again)
+
+
+# ---- what the ranks say
+
+
+def told(caplog):
+    """The lines at INFO so far; each is told once."""
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    caplog.clear()
+    return lines
+
+
+def test_each_iteration_tells_where_it_begins(objects, caplog):
+    """At INFO a rank says its place, the epoch, the position and the fingerprint that is in its state."""
+    caplog.set_level("INFO", "aisdatapipes")
+    data = dataset(objects, world=World(1, 2), batch_size=3, even="none")
+    state = data.state_dict(batches=2)
+    later = resumed(state, objects, world=World(0, 3))
+    assert told(caplog) == []
+    list(later)
+    list(data)
+    fingerprint = state["fingerprint"]
+    assert told(caplog) == [
+        f"rank 0 of 3, worker 0 of 1: epoch 0 begins at position 12 of 20 items, fingerprint {fingerprint}",
+        f"rank 1 of 2, worker 0 of 1: epoch 0 begins at position 0 of 20 items, fingerprint {fingerprint}",
+    ]
+
+
+def test_ranks_that_listed_other_objects_show_it(objects, caplog):
+    """Ranks between whose listings the bucket changed differ in what they say and in their states."""
+    caplog.set_level("INFO", "aisdatapipes")
+    states = []
+    for rank in range(2):
+        data = dataset(objects, world=World(rank, 2))
+        list(data)
+        states.append(data.state_dict(epoch=0))
+        objects.put("o/late", b"")
+    told_by = [line.split("fingerprint ")[1] for line in told(caplog)]
+    assert told_by == [state["fingerprint"] for state in states]
+    assert len(set(told_by)) == 2
+
+
+def test_nothing_is_told_unless_it_is_asked_for(objects, caplog):
+    """At WARNING, the level of a program that sets none, iterations say nothing."""
+    caplog.set_level("WARNING", "aisdatapipes")
+    list(dataset(objects))
+    assert caplog.records == []
