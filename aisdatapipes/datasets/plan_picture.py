@@ -51,6 +51,7 @@ def _draw_order(axes: Any, plan: Plan) -> None:
             if count > plan.number / 12:
                 axes.text(first + count / 2, 0.5, what, ha="center", va="center", fontsize=8, color=_INK)
     axes.set(xlim=(0, max(1, plan.number)), ylim=(0, 1), yticks=[])
+    axes.locator_params(axis="x", integer=True)
     axes.set_title("positions in the epoch's order", fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
 
