@@ -48,7 +48,8 @@ MILLION, BILLION = "plan of 10^6 items, shuffled, 1 of 8 ranks", "plan of 10^9 i
 STATES = "states of 8 ranks, 10^9 items"
 COLD, RESUMED, BY_GET = "cold start, shuffled", "resumed at 90 %", "resumed at 90 %, strategy get"
 PLAIN = "DataLoader(64), 2 workers, in the order of the listing"
-SHUFFLE = "DataLoader(64), 2 workers, shuffled, a state after every batch"
+SHUFFLE = "DataLoader(64), 2 workers, shuffled"
+SAVING = "DataLoader(64), 2 workers, shuffled, a state after every batch"
 
 
 # ---- arithmetic, without a cluster
@@ -163,8 +164,8 @@ def in_order(stored: Stored) -> Iterable[Any]:
     return Trained(ours(stored, batch_size=BATCH), saving=False)
 
 
-def shuffled(stored: Stored) -> Iterable[Any]:
-    return Trained(ours(stored, batch_size=BATCH, **SHUFFLED), saving=True)
+def shuffled(stored: Stored, *, saving: bool) -> Iterable[Any]:
+    return Trained(ours(stored, batch_size=BATCH, **SHUFFLED), saving=saving)
 
 
 def measure_arithmetic(report: Report, options: Any) -> None:
@@ -203,7 +204,9 @@ def main() -> int:
         report = Report("order", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
         measure_arithmetic(report, options)
         measure_resume(report, stored, contents, options)
-        report.measure(chosen({PLAIN: in_order, SHUFFLE: shuffled}, options), stored)
+        loaders = {PLAIN: in_order, SHUFFLE: functools.partial(shuffled, saving=False),
+                   SAVING: functools.partial(shuffled, saving=True)}  # fmt: skip
+        report.measure(chosen(loaders, options), stored)
     report.check(
         Limit(BILLION, COST, 1),
         Limit(BILLION, "peak memory MB", 2),
@@ -212,7 +215,7 @@ def main() -> int:
         Limit(RESUMED, READ, 10),
         Limit(BY_GET, ASKED, 10),
         Limit(RESUMED, LATER, 1000),
-        Target(SHUFFLE, PLAIN, 0.95),
+        Target(SAVING, PLAIN, 0.95),
     )
     return report.finish(keep=not options.only)
 
