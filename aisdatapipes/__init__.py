@@ -14,6 +14,7 @@ from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.multishard import AISMultiShardStream
 from aisdatapipes.datasets.parallel_map_dataset import AISParallelMapDataset
 from aisdatapipes.datasets.pipe_dataset import AISPipeDataset
+from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.datasets.sampler import DynamicBatchSampler
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.worker_client import WorkerRequestClient
@@ -80,6 +81,7 @@ __all__ = [
     "NotFound",
     "NotResumable",
     "ObjectNotFound",
+    "Plan",
     "RemoteBucketNotFound",
     "RetryPolicy",
     "StoreError",

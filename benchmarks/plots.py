@@ -1,4 +1,4 @@
-"""Tables and pictures of docs/performance.md, out of benchmarks/results.
+"""Tables and pictures of docs/performance.md, out of benchmarks/results; and the one of docs/order.md.
 
 python -m benchmarks.plots
 """
@@ -11,6 +11,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from aisdatapipes import Plan
+from aisdatapipes.order.plan import Order
+from aisdatapipes.order.state import OrderState
 from benchmarks.measure import RESULTS, spread
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -65,7 +68,15 @@ def draw(found: dict[str, Result]) -> list[Path]:
     for name, x in (("latency", "ms of latency added"), ("workers", "workers")):
         if name in found:
             made.append(_lines(found[name], x, DOCS / f"{name}.png"))
-    return made
+    return [*made, _deal(DOCS / "order.png")]
+
+
+def _deal(path: Path) -> Path:
+    """A plan that is small enough to be seen whole, with a remainder."""
+    order = Order(shuffle=True, seed=7, batch_size=4)
+    begins = OrderState("0" * 16, order.state_seed, 0)
+    Plan(order, begins, 21, 2, 2, "objects", lambda items: [f"{item:03d}.jpg" for item in items.tolist()]).plot(path)
+    return path
 
 
 def _bars(some: list[Result], path: Path) -> Path:

@@ -23,6 +23,7 @@ WITH_A_CLUSTER = (
     "strategies",
     "listing",
     "manifest",
+    "order",
 )
 NONE = Stored("", "", (), Content(1, 1, 0))
 

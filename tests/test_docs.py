@@ -1,4 +1,4 @@
-"""The documents tell the truth: every Python block of the README runs, names and links in them exist."""
+"""The documents tell the truth: every Python block of the README and of docs/order.md runs, names and links in them exist."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ import pytest
 
 import aisdatapipes
 from aisdatapipes.devserver import DevCluster
+from tests.environments import path_with
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
+OF_ORDER = BLOCK.findall((ROOT / "docs/order.md").read_text())
 # Seconds for one block: importing torch and starting two workers on a busy machine.
 PATIENCE = 100
 
@@ -53,9 +55,19 @@ def _shard(number: int) -> bytes:
 @pytest.mark.parametrize("block", BLOCKS, ids=[str(number) for number in range(len(BLOCKS))])
 def test_readme_block_runs(block: str, endpoint: str, tmp_path: Path) -> None:
     """A block runs as a program of its own, with nothing but an endpoint."""
+    run_block(block, endpoint, tmp_path)
+
+
+@pytest.mark.parametrize("block", OF_ORDER, ids=[str(number) for number in range(len(OF_ORDER))])
+def test_block_about_order_runs(block: str, endpoint: str, tmp_path: Path) -> None:
+    """So does one of docs/order.md; nodes are in a later torchdata than DataLoader2."""
+    run_block(block, endpoint, tmp_path, *([path_with("torchdata-0.11.0")] if "torchdata.nodes" in block else []))
+
+
+def run_block(block: str, endpoint: str, tmp_path: Path, *first: str) -> None:
     program = tmp_path / "block.py"
     program.write_text(block)
-    places = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    places = os.pathsep.join([*first, str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     environment = {**os.environ, "AIS_ENDPOINT": endpoint, "PYTHONPATH": places}
     done = subprocess.run(
         [sys.executable, program], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -66,6 +78,7 @@ def test_readme_block_runs(block: str, endpoint: str, tmp_path: Path) -> None:
 def test_readme_has_examples() -> None:
     """The README has Python blocks, so that the test above is not empty."""
     assert len(BLOCKS) >= 5
+    assert len(OF_ORDER) >= 5
 
 
 def test_first_example_is_short() -> None:
@@ -142,4 +155,4 @@ def test_pictures_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "DOCS", tmp_path)
     found = plots.results()
     made = {path.name for path in plots.draw(found)}
-    assert made == {path.name for path in tmp_path.glob("*.png")} >= {"rates.png"}
+    assert made == {path.name for path in tmp_path.glob("*.png")} >= {"rates.png", "order.png"}

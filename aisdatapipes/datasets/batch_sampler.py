@@ -9,9 +9,11 @@ import xxhash
 
 from aisdatapipes.datasets.batches import BatchSampler
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
+from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
+from aisdatapipes.order.permutation import Positions
 from aisdatapipes.order.plan import Order
 from aisdatapipes.order.standing import Start, without_first
 from aisdatapipes.pipes.place import current_world
@@ -66,6 +68,12 @@ class AISSampler(BatchSampler):
         samples = self._order.samples(len(cast("Sized", self._dataset)), current_world(self._order.world))
         return (samples + self._order.batch_size - 1) // self._order.batch_size
 
+    def plan(self, epoch: int | None = None, world_size: int | None = None, num_workers: int = 1) -> Plan:
+        """Which indices each rank gets at which step, and which of its workers reads them: as `AISIterDataset.plan`."""
+        begins = self._resume.begins(self._order, self._identity, epoch)
+        ranks = current_world(self._order.world).world_size if world_size is None else world_size
+        return Plan(self._order, begins, len(self._dataset), ranks, num_workers, "indices", _indices)
+
     def _batches(self, start: Start, world: World) -> Iterator[list[int]]:
         size = self._order.batch_size
         shares = self._order.positions(len(self._dataset), start.epoch, world, start.position)
@@ -81,3 +89,8 @@ class AISSampler(BatchSampler):
             return self._dataset.identity()
         number = len(self._dataset)
         return Items(xxhash.xxh64(str(number).encode()).hexdigest(), number)
+
+
+def _indices(positions: Positions) -> list[int]:
+    found: list[int] = positions.tolist()
+    return found

@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from aisdatapipes.datasets.objects import ObjectList
 from aisdatapipes.datasets.passes import Begin, Pass, UserPass
+from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source, without_manifests
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
@@ -27,7 +28,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.samples import Reached
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.config import ClientConfig, FetchPlan
-from aisdatapipes.model.errors import NotResumable
+from aisdatapipes.model.errors import ConfigError, NotResumable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
@@ -155,6 +156,28 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """
         self._resume.load_state_dict(state, self._order, self._known_identity())
         self._reset_iterator()
+
+    def plan(self, epoch: int | None = None, world_size: int | None = None, num_workers: int = 1) -> Plan:
+        """Who reads what at which step: printed it is a table, `Plan.plot` draws it; lists once if need be.
+
+        Args:
+            epoch: Of the iteration; None for the one under way, else the next one. A loaded epoch begins at its
+                position.
+            world_size: Ranks; None for those of this job.
+            num_workers: Workers of each rank's loader.
+
+        Raises: ``ConfigError`` where there is no such plan; ``NotResumable`` for a state of other items.
+        """
+        if self._partition_sources_by_worker and num_workers > 1:
+            raise ConfigError(
+                "plan: with partition_sources_by_worker each worker goes through sources of its own, at its own pace: "
+                "there are no steps of the job; deal objects (partition_sources_by_worker=False) to have some"
+            )
+        begins = self._resume.begins(self._order, self._identity, epoch)
+        listing = self._listing()
+        ranks = current_world(self._order.world).world_size if world_size is None else world_size
+        unit = "objects" if self._samples_are_items else "shards"
+        return Plan(self._order, begins, len(listing), ranks, num_workers, unit, functools.partial(_names, listing))
 
     def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
@@ -304,6 +327,10 @@ def _with_state(
         return found if isinstance(found, (Pass, UserPass)) else UserPass(self, found)
 
     return iterated
+
+
+def _names(listing: Listing, positions: Positions) -> list[str]:
+    return [listing.name(position) for position in positions.tolist()]
 
 
 def _starts(share: Positions) -> range:

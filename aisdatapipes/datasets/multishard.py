@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
+from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.samples import Reached
@@ -52,6 +53,10 @@ class AISMultiShardStream(AISBaseIterDataset):
 
     def __len__(self) -> int:
         raise TypeError("AISMultiShardStream has no len(): nobody has counted the members")
+
+    def plan(self, *_: Any, **__: Any) -> Plan:
+        """There is none: a ``ConfigError``."""
+        raise ConfigError("plan: nobody has counted the members of AISMultiShardStream; every worker reads all shards")
 
     def __iter__(self) -> Iterator[tuple[bytes, ...]]:
         cursor = Cursor(Meter(), Reached())

@@ -53,6 +53,19 @@ def dealt(n: int, world: World, batch_size: int, even: Even, start: int = 0) -> 
             yield rest
 
 
+def share_of(n: int, step: int, rank: int, world_size: int, batch_size: int, even: Even, start: int = 0) -> Positions:
+    """The positions that one rank takes at one step of the epoch: shape (m,).
+
+    ``m`` is ``batch_size``, but for the last step of an epoch, where it can be less, or 0 with ``even="none"``.
+    """
+    total, before = _total(n - start, world_size, even), step * world_size * batch_size
+    if total - before >= world_size * batch_size:
+        mine = before + rank * batch_size + np.arange(batch_size)
+    else:
+        mine = _rest(total, min(before, total), World(rank, world_size), batch_size, even)
+    return (start + mine) % max(1, n)
+
+
 def step_count(n: int, world_size: int, batch_size: int, even: Even, start: int = 0) -> int:
     """How many steps the job makes from ``start`` to the end of the epoch; an incomplete one at the end counts.
 

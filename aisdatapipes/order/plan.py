@@ -47,7 +47,11 @@ class Order:
         shares = dealt(n, world, self.batch_size, self.even_for(world.world_size), start)
         if not self.shuffle:
             return shares
-        return (permuted(share, n, self.seed, epoch) for share in shares)
+        return (self.items_at(share, n, epoch) for share in shares)
+
+    def items_at(self, positions: Positions, n: int, epoch: int) -> Positions:
+        """Which of ``n`` items stand at some positions of the order of ``epoch``: shape as given."""
+        return permuted(positions, n, self.seed, epoch) if self.shuffle else positions
 
     def samples(self, n: int, world: World, start: int = 0) -> int:
         """Samples of the rank in an epoch of ``n`` items, from ``start`` on, all its workers together."""

@@ -144,11 +144,17 @@ class Resume:
             return standing.to_dict()
         return job_state(standing, order, identity(standing.begun.epoch).number).to_dict()
 
+    def begins(self, order: Order, identity: Identity, epoch: int | None) -> OrderState:
+        """Where the job's iteration under way began, else where the next one begins; or where ``epoch`` does."""
+        return self._after(order, identity, 0, epoch)
+
     def _after(self, order: Order, identity: Identity, batches: int, epoch: int | None) -> OrderState:
         start = self.shared.current_start(under_way=not batches)
         if epoch is not None and epoch != start.epoch:
             start = Start(epoch)
         world, items = current_world(order.world), identity(start.epoch)
+        if start.fingerprint is not None:
+            OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*items)
         begun = OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, start.within)
         place = place_of_worker(World(world.rank, world.world_size), order.batch_size)
         begun = job_state(Standing(begun, place, start.taken), order, items.number)
