@@ -236,7 +236,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     def _listing(self, meter: Meter | None = None) -> Listing:
         own = meter or Meter()
         listing = self._catalog.listing(own)
-        if meter is None:
+        if meter is None and own != Meter():
             self._shared.add(own, Meter())
         return listing
 
