@@ -87,10 +87,10 @@ class ShardIndex:
     def uncovered(self) -> list[tuple[int, int]]:
         """``(first, end)`` of what lies between, before and behind the members: bytes that the index says nothing of.
 
-        The last one is the end of the archive, and may be empty. For indexes in which no members share data.
+        The last one is the end of the archive: it may be empty, and begins behind its own end where the padding of the
+        last member is missing. For indexes in which no members share data.
         """
-        stops = self.offsets + BLOCK + self.sizes + -self.sizes % BLOCK
-        stops = np.minimum(np.concatenate(([0], stops)), self.size)
+        stops = np.concatenate(([0], self.offsets + BLOCK + self.sizes + -self.sizes % BLOCK))
         starts = np.concatenate((self.offsets, [self.size]))
         between = np.flatnonzero(starts[:-1] > stops[:-1])
         gaps = zip(stops[between].tolist(), starts[between].tolist(), strict=True)

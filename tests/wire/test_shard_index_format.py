@@ -147,8 +147,8 @@ def test_uncovered_bytes():
     """What no member has: before, between (its padding belongs to a member), and the end, which may be empty."""
     index = ShardIndex.of([(b"a", 512, 100), (b"b", 1536, 512), (b"c", 4096, 0)], "", 10240)
     assert index.uncovered() == [(0, 512), (2560, 4096), (4608, 10240)]
-    whole = ShardIndex.of([(b"a", 0, 100)], "", 700)  # the padding is cut off
-    assert whole.uncovered() == [(700, 700)]
+    assert ShardIndex.of([(b"a", 0, 100)], "", 1024).uncovered() == [(1024, 1024)]
+    assert ShardIndex.of([(b"a", 0, 100)], "", 700).uncovered() == [(1024, 700)]  # the padding is cut off
     assert ShardIndex.of([], "", 1024).uncovered() == [(0, 1024)]
 
 
