@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def encoded(stored: Stored) -> bytes:
-    """The index of a shard; of several members with one name the first is in it."""
+    """The index of a shard; of several members with one name the first is in it. Refuses what is no tar."""
     members = ((name, offset, size) for name, (offset, size) in _entries(stored).items())
     return encoded_index(ShardIndex.of(members, stored.checksum, len(stored.data)), SERVER)
 
@@ -22,11 +22,13 @@ def encoded(stored: Stored) -> bytes:
 def _entries(stored: Stored) -> dict[bytes, tuple[int, int]]:
     entries: dict[bytes, tuple[int, int]] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(stored.data), mode="r:") as archive:
+        # The server does not mind where the padding of the last member is missing.
+        whole = io.BytesIO(stored.data + bytes(-len(stored.data) % 512))
+        with tarfile.open(fileobj=whole, mode="r:") as archive:
             for member in archive:
                 if member.isreg() and not member.issparse():
                     name = member.name.encode("utf-8", "surrogateescape")
                     entries.setdefault(name, (member.offset_data - 512, member.size))
     except tarfile.TarError as error:
-        raise Refused(400, f"failed to index: {error}") from None
+        raise Refused(400, f"shard index: tar reader failure: {error}") from None
     return entries

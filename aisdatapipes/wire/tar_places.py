@@ -71,10 +71,12 @@ class PlaceParser(TarParser):
         found: list[Any] = self.feed(chunk)
         return found
 
-    def pass_over(self) -> int:
-        """Leave out the bytes up to `wanted`, which is the answer: the next piece begins there."""
-        self._offset, self._skip = self.wanted, 0
-        return self._offset
+    def pass_over(self, end: int | None = None) -> int:
+        """Leave out the bytes up to `wanted`, or to the ``end`` of the archive; the answer is where that is."""
+        stop = self.wanted if end is None else min(self.wanted, end)
+        self._skip -= stop - self._offset
+        self._offset = stop
+        return stop
 
     def _opened(self, block: bytes, offset: int, done: list[Any]) -> bool:
         if not super()._opened(block, offset, done):
