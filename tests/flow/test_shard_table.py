@@ -72,6 +72,12 @@ def test_positions_like_those_of_a_list():
         made[3]
 
 
+def test_extensions_are_known_from_their_shard_on():
+    """Those of a shard, and of the shards before it."""
+    made = table(tar([("a.x", b"")]), tar([]), tar([("b.y", b""), ("b.x", b"")]))
+    assert [("x",), ("x",), ("x", "y")] == [made.extensions_of(number) for number in range(3)]
+
+
 def test_lookup_by_key():
     """A key leads to its samples, of which each shard may have one."""
     made = table(tar(FILES.items()), tar([("z.txt", b""), ("c.txt", b"")]))
