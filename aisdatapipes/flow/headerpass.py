@@ -145,4 +145,6 @@ def _told(error: StoreError, part: PartInPieces) -> AISPipeError:
 
 def _check_plain(what: str, url: AISURL) -> None:
     if what != "tar":
-        raise ConfigError(f"{url}: it is {what}, and only plain tars can be indexed; use index='off', or unpack it")
+        raise ConfigError(
+            f"{url}: it is {what}, and only plain tars can be indexed; unpack it, or stream it: index='off'"
+        )

@@ -16,16 +16,17 @@ log = logging.getLogger("aisdatapipes")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks at the job
 _PATIENCE = 10.0  # seconds in which a job that has just begun may be unknown
 
-OnWait = Callable[[str, float], None]
+# Is told now and then what is being done, how much of it is done, and of how much (0 where nobody knows).
+OnStep = Callable[[str, int, int], None]
 
 
-def indexed_by_server(cluster: Cluster, shard: AISURL, on_wait: OnWait | None = None) -> None:
+def indexed_by_server(cluster: Cluster, shard: AISURL, on_step: OnStep | None = None) -> None:
     """Have all tars of the shard's bucket indexed; returns when it is done.
 
     Args:
         cluster: Where the bucket is.
         shard: Any object of the bucket.
-        on_wait: Told now and then which bucket it is, and for how many seconds the job has been running.
+        on_step: Told now and then for how many seconds the job has been running.
 
     A tar that the cluster cannot index does not keep the others from their indexes: it is warned of.
 
@@ -44,8 +45,8 @@ def indexed_by_server(cluster: Cluster, shard: AISURL, on_wait: OnWait | None = 
                 raise
         if status.over:
             break
-        if on_wait is not None:
-            on_wait(start.subject, time.monotonic() - began)
+        if on_step is not None:
+            on_step(f"{start.subject}: the cluster indexes it, seconds", int(time.monotonic() - began), 0)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
     if status.stopped:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.indexcache import IndexCache
-from aisdatapipes.flow.indexjob import OnWait, indexed_by_server
+from aisdatapipes.flow.indexjob import OnStep, indexed_by_server
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.shardindex import Found, Lack, kept_indexes, made_indexes, server_indexes
 from aisdatapipes.flow.shardtable import ShardTable, TableBuilder
@@ -42,7 +42,7 @@ def resolve(
     clusters: Clusters,
     meter: Meter,
     cache: IndexCache,
-    on_wait: OnWait | None = None,
+    on_step: OnStep | None = None,
 ) -> Resolved:
     """The table of the samples of all shards.
 
@@ -55,7 +55,7 @@ def resolve(
         clusters: Where the shards are.
         meter: Counts requests.
         cache: Where indexes that are made here are kept.
-        on_wait: As in `indexed_by_server`.
+        on_step: As in `indexed_by_server`; also told of the shards whose indexes are there.
 
     Memory: the table, and the indexes of 64 shards.
     Raises: ``CorruptShard`` for a shard whose members do not make samples, or that cannot be read; ``Denied`` and
@@ -70,9 +70,11 @@ def resolve(
             return Resolved(None, "no index, for an ETL's answer has none: shards are streamed")
         raise ConfigError(f"{transformed}: what an ETL answers cannot be indexed; use index='off'")
     if mode == "server":
-        _have_indexed(shards, clusters, meter, on_wait)
+        _have_indexed(shards, clusters, meter, on_step)
     builder, counts = TableBuilder(), Counter[str]()
     for at in range(0, len(shards), _AT_ONCE):
+        if on_step is not None:
+            on_step("indexes of shards", at, len(shards))
         group = shards[at : at + _AT_ONCE]
         indexes = _of_group(group, mode, clusters, meter, cache, counts)
         if isinstance(indexes, Resolved):
@@ -118,7 +120,7 @@ def _without(shard: AISURL, lack: Found) -> Resolved:
     return Resolved(None, f"no index of {shard} ({why}): shards are streamed whole; {_HOW_TO}")
 
 
-def _have_indexed(shards: Sequence[AISURL], clusters: Clusters, meter: Meter, on_wait: OnWait | None) -> None:
+def _have_indexed(shards: Sequence[AISURL], clusters: Clusters, meter: Meter, on_step: OnStep | None) -> None:
     """Let the cluster index every bucket in which a tar has no index, or an outdated one."""
     done: set[tuple[str | None, str]] = set()
     for at in range(0, len(shards), _AT_ONCE):
@@ -130,5 +132,5 @@ def _have_indexed(shards: Sequence[AISURL], clusters: Clusters, meter: Meter, on
         for url, index in zip(group, server_indexes(group, clusters, meter), strict=True):
             place = (url.endpoint, url.bucket_url)
             if index in (Lack.ABSENT, Lack.STALE) and place not in done:
-                indexed_by_server(clusters.of(url), url, on_wait)
+                indexed_by_server(clusters.of(url), url, on_step)
                 done.add(place)

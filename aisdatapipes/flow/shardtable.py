@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -132,6 +132,16 @@ class ShardTable(Sequence[Located]):
     def extensions_of(self, shard: int) -> tuple[str, ...]:
         """All extensions in a shard and in the shards before it, in order of appearance."""
         return self.extensions[: int(self._known[shard])]
+
+    def sample_sizes(self, extensions: Iterable[str] | None = None) -> npt.NDArray[np.int64]:
+        """Bytes of each sample, of its fields with these extensions (None for all): shape (N,)."""
+        sizes = self._sizes
+        if extensions is not None:
+            names = set(extensions)
+            wanted = [kind for kind, extension in enumerate(self.extensions) if extension in names]
+            sizes = np.where(np.isin(self._kinds, wanted), sizes, 0)
+        # Every sample has a field, so no two of them begin at the same one.
+        return np.add.reduceat(sizes, self._begins[:-1]) if len(self) else np.zeros(0, np.int64)
 
     def of_shard(self, shard: int) -> range:
         """Positions of the samples of a shard."""

@@ -304,14 +304,15 @@ def test_auto_takes_all_or_nothing(bucket, clusters, cache):
 
 def test_the_server_is_asked_once_and_again_for_what_changed(bucket, clusters, cache):
     """What is indexed is not indexed again; a shard that was overwritten is."""
-    waits = []
+    steps = []
     shards = shards_of(bucket, {"a.tar": PLAIN, "b.tar": PLAIN, "b.txt": PLAIN})
     for _ in range(2):
-        resolve(shards, "server", clusters, Meter(), cache, lambda *told: waits.append(told))
+        resolve(shards, "server", clusters, Meter(), cache, lambda *told: steps.append(told))
     new = tars.by_tarfile([("new.jpg", b"N")], tarfile.USTAR_FORMAT)
     bucket.put("b.tar", new)
     again = [shards[0], AISURL.make(shards[1], "ais", bucket.name, "b.tar", size=len(new))]
     found = resolve(again, "server", clusters, Meter(), cache)
+    assert ("indexes of shards", 0, 3) in steps
     assert ("2 shards by the server's index", "new") == (found.how.split(",")[0], found.table[-1].key)
 
 

@@ -78,6 +78,13 @@ def test_extensions_are_known_from_their_shard_on():
     assert [("x",), ("x",), ("x", "y")] == [made.extensions_of(number) for number in range(3)]
 
 
+def test_sizes_of_samples():
+    """Of all their fields, or of some."""
+    made = table(tar(FILES.items()), tar([]))
+    assert ([701, 1, 1], [1, 0, 0]) == (made.sample_sizes().tolist(), made.sample_sizes(["cls", "x"]).tolist())
+    assert [] == table().sample_sizes().tolist()
+
+
 def test_lookup_by_key():
     """A key leads to its samples, of which each shard may have one."""
     made = table(tar(FILES.items()), tar([("z.txt", b""), ("c.txt", b"")]))
