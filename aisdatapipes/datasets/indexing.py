@@ -30,12 +30,24 @@ def checked_index(index: Any) -> IndexMode:
     return chosen
 
 
-def resolved(listing: Listing, index: IndexMode, clusters: Clusters, meter: Meter, *, show_progress: bool) -> Resolved:
-    """The table of the samples of all shards, or none; raises as `resolve`."""
+def resolved(
+    listing: Listing,
+    index: IndexMode,
+    clusters: Clusters,
+    meter: Meter,
+    *,
+    show_progress: bool,
+    of_all_ranks: bool = False,
+) -> Resolved:
+    """The table of the samples of all shards, or none; raises as `resolve`.
+
+    ``of_all_ranks`` where other ranks must come to the same result: what only this machine has does not count then.
+    """
     shards = listing.urls(range(len(listing)))
     shown = _Shown() if show_progress else None
+    cache = None if of_all_ranks and index == "auto" else IndexCache(cache_folder() / "indexes")
     try:
-        found = resolve(shards, index, clusters, meter, IndexCache(cache_folder() / "indexes"), shown)
+        found = resolve(shards, index, clusters, meter, cache, shown)
     finally:
         if shown is not None:
             shown.close()

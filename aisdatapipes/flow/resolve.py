@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +13,14 @@ from aisdatapipes.flow.indexjob import OnStep, indexed_by_server
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.shardindex import Found, Lack, kept_indexes, made_indexes, server_indexes
 from aisdatapipes.flow.shardtable import ShardTable, TableBuilder
-from aisdatapipes.model.errors import ConfigError, CorruptShard
+from aisdatapipes.model.errors import ConfigError, CorruptShard, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.wire.shardindex import ShardIndex
 
 IndexMode = Literal["auto", "server", "client", "off"]
 
 _AT_ONCE = 64  # shards whose indexes are in memory as such
+_ATTEMPTS = 2  # with "auto": where an index only helps, it is not worth waiting for
 _HOW_TO = "index='server' has the cluster index the bucket, index='client' reads the shards' headers here, once"
 
 
@@ -41,7 +42,7 @@ def resolve(
     mode: IndexMode,
     clusters: Clusters,
     meter: Meter,
-    cache: IndexCache,
+    cache: IndexCache | None,
     on_step: OnStep | None = None,
 ) -> Resolved:
     """The table of the samples of all shards.
@@ -54,7 +55,8 @@ def resolve(
             ``"client"`` makes all here, by one pass over the headers, and keeps them. ``"off"`` gives no table.
         clusters: Where the shards are.
         meter: Counts requests.
-        cache: Where indexes that are made here are kept.
+        cache: Where indexes that are made here are kept; None with ``"auto"`` where they must not count, because
+            other machines may not have them.
         on_step: As in `indexed_by_server`; also told of the shards whose indexes are there.
 
     Memory: the table, and the indexes of 64 shards.
@@ -72,11 +74,16 @@ def resolve(
     if mode == "server":
         _have_indexed(shards, clusters, meter, on_step)
     builder, counts = TableBuilder(), Counter[str]()
-    for at in range(0, len(shards), _AT_ONCE):
+    for start, end in _groups(len(shards)):
         if on_step is not None:
-            on_step("indexes of shards", at, len(shards))
-        group = shards[at : at + _AT_ONCE]
-        indexes = _of_group(group, mode, clusters, meter, cache, counts)
+            on_step("indexes of shards", start, len(shards))
+        group = shards[start:end]
+        try:
+            indexes = _of_group(group, mode, clusters, meter, cache, counts)
+        except StoreError as error:
+            if mode != "auto":
+                raise
+            return Resolved(None, f"no index, for the cluster does not give it: shards are streamed whole; {error}")
         if isinstance(indexes, Resolved):
             return indexes
         for shard, index in zip(group, indexes, strict=True):
@@ -90,18 +97,24 @@ def resolve(
 
 
 def _of_group(
-    group: Sequence[AISURL], mode: IndexMode, clusters: Clusters, meter: Meter, cache: IndexCache, counts: Counter[str]
+    group: Sequence[AISURL],
+    mode: IndexMode,
+    clusters: Clusters,
+    meter: Meter,
+    cache: IndexCache | None,
+    counts: Counter[str],
 ) -> list[ShardIndex] | Resolved:
     """The indexes of some shards; with ``"auto"``, where one has none, what is the matter."""
     nothing: list[Found] = [Lack.ABSENT] * len(group)
-    found = nothing if mode == "client" else server_indexes(group, clusters, meter)
+    attempts = _ATTEMPTS if mode == "auto" else None
+    found = nothing if mode == "client" else server_indexes(group, clusters, meter, attempts=attempts)
     lacking = [number for number, index in enumerate(found) if isinstance(index, Lack)]
     counts["shards by the server's index"] += len(group) - len(lacking)
     wanted = [group[number] for number in lacking]
     if not wanted:
         pass
-    elif mode == "auto":
-        if cache.empty:
+    elif cache is None or mode == "auto":
+        if cache is None or cache.empty:
             return _without(wanted[0], found[lacking[0]])
         kept = kept_indexes(wanted, clusters, meter, cache)
         for number, index in zip(lacking, kept, strict=True):
@@ -115,6 +128,14 @@ def _of_group(
     return [index for index in found if isinstance(index, ShardIndex)]
 
 
+def _groups(number: int) -> Iterator[tuple[int, int]]:
+    """Where groups of shards begin and end; the first is of one, for mostly all have an index or none."""
+    if number:
+        yield 0, 1
+    for start in range(1, number, _AT_ONCE):
+        yield start, min(start + _AT_ONCE, number)
+
+
 def _without(shard: AISURL, lack: Found) -> Resolved:
     why = lack.value if isinstance(lack, Lack) else ""
     return Resolved(None, f"no index of {shard} ({why}): shards are streamed whole; {_HOW_TO}")
@@ -123,11 +144,9 @@ def _without(shard: AISURL, lack: Found) -> Resolved:
 def _have_indexed(shards: Sequence[AISURL], clusters: Clusters, meter: Meter, on_step: OnStep | None) -> None:
     """Let the cluster index every bucket in which a tar has no index, or an outdated one."""
     done: set[tuple[str | None, str]] = set()
-    for at in range(0, len(shards), _AT_ONCE):
+    for start, end in _groups(len(shards)):
         group = [
-            url
-            for url in shards[at : at + _AT_ONCE]
-            if url.name.endswith(".tar") and (url.endpoint, url.bucket_url) not in done
+            url for url in shards[start:end] if url.name.endswith(".tar") and (url.endpoint, url.bucket_url) not in done
         ]
         for url, index in zip(group, server_indexes(group, clusters, meter), strict=True):
             place = (url.endpoint, url.bucket_url)

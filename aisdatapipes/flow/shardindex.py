@@ -6,7 +6,7 @@ import enum
 import itertools
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.headerpass import HeaderPass, checksum_in, first_part
@@ -15,6 +15,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
+from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.part import PartInPieces
 from aisdatapipes.store.shardindex import IndexRead
 from aisdatapipes.wire.malformed import Malformed
@@ -38,6 +39,8 @@ class Lack(enum.Enum):
     STALE = "the shard is another one since"
     UNCOVERED = "it leaves something out"
 
+
+R = TypeVar("R", bound=Exchange)
 
 Found: TypeAlias = "ShardIndex | Lack"
 
@@ -63,7 +66,9 @@ class _Gap(NamedTuple):
         return first, self.end - first
 
 
-def server_indexes(urls: Sequence[AISURL], clusters: Clusters, meter: Meter) -> list[Found]:
+def server_indexes(
+    urls: Sequence[AISURL], clusters: Clusters, meter: Meter, *, attempts: int | None = None
+) -> list[Found]:
     """The server's index of each shard, or what is the matter with it.
 
     Two small requests a shard, all straight to its owner and many at a time: the index, and the end of the shard. The
@@ -72,10 +77,10 @@ def server_indexes(urls: Sequence[AISURL], clusters: Clusters, meter: Meter) -> 
     zero blocks. The server leaves out hard links, sparse files and repeated names, but folders and long names make
     gaps too: a few gaps are read and judged, with many the index is not used.
 
-    Raises: ``Unavailable`` where the cluster does not answer.
+    Raises: ``Unavailable`` where the cluster does not answer, however often it is asked (``attempts`` at most).
     """
     placed = _placed(urls, clusters)
-    reads = (IndexRead(*one) for one in placed)
+    reads = (_patient(IndexRead(*one), attempts) for one in placed)
     found: list[Found] = [_decoded(read) for read in ordered(reads, _WIDTH, _WINDOW_BYTES, meter)]
     gaps: list[tuple[int, _Gap]] = []  # with the shard that each is in
     for number, index in enumerate(found):
@@ -83,7 +88,7 @@ def server_indexes(urls: Sequence[AISURL], clusters: Clusters, meter: Meter) -> 
             some = _few_gaps(index)
             gaps += [(number, gap) for gap in some or ()]
             found[number] = index if some else Lack.UNCOVERED
-    parts = (PartInPieces(*placed[number], *gap.read) for number, gap in gaps)
+    parts = (_patient(PartInPieces(*placed[number], *gap.read), attempts) for number, gap in gaps)
     for (number, gap), part in zip(gaps, ordered(parts, _WIDTH, _WINDOW_BYTES, meter), strict=True):
         index = found[number]
         if isinstance(index, ShardIndex):
@@ -122,6 +127,11 @@ def kept_indexes(
         index = cache.get(checksum_in(part), part.total) if part.error is None else None
         found.append(part if index is None else index)
     return found
+
+
+def _patient(read: R, attempts: int | None) -> R:
+    read.attempts_at_most = min(read.attempts_at_most, attempts or read.attempts_at_most)
+    return read
 
 
 def _decoded(read: IndexRead) -> Found:
