@@ -23,10 +23,14 @@ from aisdatapipes.model.errors import (
     CorruptBody,
     CorruptShard,
     Denied,
+    NotFound,
     ObjectNotFound,
     StoreError,
+    Unavailable,
 )
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.shardindex import JobRead
+from aisdatapipes.store.transport import Reply
 from aisdatapipes.wire.shardindex import SERVER, ShardIndex, encoded_index
 from aisdatapipes.wire.tar import END, entry, members
 from tests.wire import tars
@@ -357,3 +361,43 @@ def test_a_cluster_that_does_not_index(embedded_bucket, embedded, embedded_serve
     with pytest.raises(kind, match="index='client' does it here") as caught:
         resolve(shards, "server", embedded, Meter(), cache)
     assert (f"ais://{embedded_bucket.name}", status) == (caught.value.url, caught.value.status)
+
+
+@pytest.mark.parametrize(("body", "told"), [
+    (b'{"kind":"index-shard","uuid":"j","err":"","end_time":0,"aborted":false}', (False, False, "")),
+    (b'{"uuid":"j","end_time":17}', (True, False, "")),
+    (b'{"end_time":17,"err":"no tar"}', (True, False, "no tar")),
+    (b'{"end_time":0,"err":"by user","aborted":true}', (True, True, "by user")),
+])  # fmt: skip
+def test_states_of_a_job(embedded_bucket, embedded, body, told):
+    """Running, done, done with an error, stopped."""
+    read = JobRead(embedded.of(AISURL.parse(embedded_bucket.url)), "ais://b", "j")
+    assert read.accept(Reply(200, [], body)) is None
+    assert told == (read.over, read.stopped, read.failure)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"end_time":"soon"}', b"\xff"])
+def test_an_answer_that_is_no_state(embedded_bucket, embedded, body):
+    """It is asked for again, and then an error that names the job."""
+    read = JobRead(embedded.of(AISURL.parse(embedded_bucket.url)), "ais://b", "j-17")
+    assert "cannot ask after job j-17" in str(read.accept(Reply(200, [], body)))
+
+
+def test_a_job_that_nobody_knows(embedded_bucket, embedded, embedded_server, monkeypatch):
+    """After a while it is an error, and nothing hangs."""
+    (shard,) = shards_of(embedded_bucket, {"a.tar": PLAIN})
+    monkeypatch.setattr("aisdatapipes.flow.indexjob._PATIENCE", 0.0)
+    embedded_server.embedded.faults.add("status", "cluster", status=404)
+    with pytest.raises(NotFound, match="cannot ask after job"):
+        indexed_by_server(embedded.of(shard), shard)
+
+
+def test_a_cluster_in_trouble(embedded_bucket, embedded, embedded_server, cache):
+    """Where an index only helps, no trouble with it is an error; who wants it hears of it."""
+    shards = shards_of(embedded_bucket, {"a.tar": PLAIN})
+    let_index(embedded, shards)
+    embedded_server.embedded.faults.add("status", status=503)
+    found = resolve(shards, "auto", embedded, Meter(), cache)
+    assert (None, True) == (found.table, "the cluster does not give it" in found.how)
+    with pytest.raises(Unavailable, match=r"a\.tar: cannot read its index"):
+        resolve(shards, "server", embedded, Meter(), cache)
