@@ -16,6 +16,7 @@ from aisdatapipes.datasets.parallel_map_dataset import AISParallelMapDataset
 from aisdatapipes.datasets.pipe_dataset import AISPipeDataset
 from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.datasets.sampler import DynamicBatchSampler
+from aisdatapipes.datasets.shard_map_dataset import AISShardMapDataset
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.worker_client import WorkerRequestClient
 from aisdatapipes.model.config import ClientConfig, FetchPlan, RetryPolicy
@@ -65,6 +66,7 @@ __all__ = [
     "AISPipeError",
     "AISPlanner",
     "AISSampler",
+    "AISShardMapDataset",
     "AISShardReader",
     "AISShardSamples",
     "AISSourceLister",

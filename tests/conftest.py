@@ -80,6 +80,12 @@ class TestBucket:
         return objects
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing that a test keeps is found by another one, or by the person who runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of this test"))
+
+
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[Server]:
     with DevCluster(targets=3) as cluster:

@@ -71,8 +71,6 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         the listing is needed; then ``BucketNotFound`` and the like.
     """
 
-    _samples_are_items = True  # so that batches can be counted in items
-
     def __init__(
         self,
         ais_source_list: Any,
@@ -220,7 +218,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         return Clusters(None, {source.config.endpoint: source.config for source in self._catalog.sources})
 
     def _iterate(self, begin: Begin, unit: str | None = None, cursor: Cursor | None = None) -> Pass:
-        """An iteration: ``begin(urls, meter)`` makes an iterator of samples out of the URLs of this worker.
+        """An iteration: ``begin(items, meter)`` makes an iterator of samples out of those of this worker (`_dealt`).
 
         With a ``unit``, progress is shown, counted in it. A ``cursor`` of its own has a dataset whose items are not
         what the meter counts.
@@ -231,7 +229,16 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
 
     def _items(self) -> int:
         """What this rank reads in an epoch: objects, or shards."""
-        return self._order.samples(len(self._listing()), current_world(self._order.world))
+        return self._order.samples(self._number(), current_world(self._order.world))
+
+    def _number(self) -> int:
+        """What there is to be dealt, for all ranks together."""
+        return len(self._listing())
+
+    @property
+    def _samples_are_items(self) -> bool:
+        """Whether batches can be counted in items."""
+        return True
 
     def _listing(self, meter: Meter | None = None) -> Listing:
         own = meter or Meter()
@@ -239,6 +246,10 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         if meter is None and own != Meter():
             self._shared.add(own, Meter())
         return listing
+
+    def _dealt(self, meter: Meter, cursor: Cursor) -> Iterator[Any]:
+        """The items of this rank and worker, in this epoch's order: what `Begin` takes."""
+        return self._urls(meter, cursor)
 
     def _urls(self, meter: Meter, cursor: Cursor) -> Iterator[AISURL]:
         listing = self._listing(meter)
@@ -262,12 +273,16 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
             if start.position:
                 text = "does not go by position alone: with it only the start of an epoch can be loaded into workers"
                 raise NotResumable(f"partition_sources_by_worker {text}; use num_workers=0, or a StatefulDataLoader")
-            mine = listing.of_sources(slice(world.worker, None, world.num_workers))
+            mine = self._of_sources(listing, slice(world.worker, None, world.num_workers))
             alone = World(world.rank, world.world_size)
             shares = self._order.positions(len(mine), start.epoch, alone)
             return without_first((mine[share] for share in shares), start.taken)
-        shares = self._order.positions(len(listing), start.epoch, world, start.position)
+        shares = self._order.positions(self._number(), start.epoch, world, start.position)
         return without_first(shares, start.taken)
+
+    def _of_sources(self, listing: Listing, keep: slice) -> Positions:
+        """Positions of what comes from some sources."""
+        return listing.of_sources(keep)
 
     # ---- state
 

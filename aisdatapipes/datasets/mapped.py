@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from aisdatapipes.datasets.objects import ObjectList
@@ -77,6 +79,17 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         """The objects, as a sequence of the SDK's ``Object``."""
         return self._obj_list
 
+    def item_sizes(self) -> npt.NDArray[np.int64]:
+        """Bytes of what is at each index, for samplers: shape (N,)."""
+        objects = self.get_obj_list()
+        if isinstance(objects, ObjectList):
+            return objects.sizes(Meter())
+        return np.array([item.props_cached.size for item in objects], np.int64)  # a subclass's own list
+
+    def item_name(self, index: int) -> str:
+        """What is at an index, for messages."""
+        return str(self.get_obj_list()[index].name)
+
     def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
 
@@ -107,13 +120,15 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         """URLs and contents at ``indices``, in one pass of the engine; what is skipped by ``on_error`` is absent."""
         listing = self._listing
         urls = listing.urls([self._position(index, len(listing)) for index in indices])
-        clusters = Clusters(None, {source.config.endpoint: source.config for source in listing.sources})
         meter = Meter()
         try:
             tolerance = Tolerance() if single else self._tolerance  # one sample cannot be skipped
-            return list(fetched(urls, clusters, self._fetch, meter, tolerance, as_views=as_views))
+            return list(fetched(urls, self._clusters(), self._fetch, meter, tolerance, as_views=as_views))
         finally:
             self._shared.add(meter, Meter())
+
+    def _clusters(self) -> Clusters:
+        return Clusters(None, {source.config.endpoint: source.config for source in self._listing.sources})
 
     def _position(self, index: Any, n: int) -> int:
         if isinstance(index, slice):

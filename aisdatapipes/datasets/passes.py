@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aisdatapipes.datasets.progress import Progress
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import NotResumable
-from aisdatapipes.model.url import AISURL
 from aisdatapipes.order.standing import Standing
 from aisdatapipes.pipes.closing import closed_at_exit
 from aisdatapipes.pipes.place import current_world
@@ -17,7 +16,8 @@ from aisdatapipes.pipes.resume import Cursor, Resume
 if TYPE_CHECKING:
     from aisdatapipes.datasets.iterable import AISBaseIterDataset
 
-Begin = Callable[[Iterator[AISURL], Meter], Iterator[Any]]
+# Makes samples of the items of a worker: URLs, or positions.
+Begin = Callable[[Iterator[Any], Meter], Iterator[Any]]
 
 _RECORD_EVERY = 64  # samples between two visits to the shared counters
 
@@ -115,10 +115,10 @@ def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor:
     """The samples that ``begin`` makes; counted, and shown where ``unit`` says of what."""
     shared = dataset._shared  # noqa: SLF001 - one concept with the dataset
     meter, recorded = cursor.meter, Meter()
-    urls = dataset._urls(meter, cursor)  # noqa: SLF001
+    mine = dataset._dealt(meter, cursor)  # noqa: SLF001
     progress = _progress(dataset, unit) if unit is not None else None
     try:
-        for count, sample in enumerate(begin(urls, meter), 1):
+        for count, sample in enumerate(begin(mine, meter), 1):
             yield sample
             if not count % _RECORD_EVERY:
                 recorded = shared.add(meter, recorded)

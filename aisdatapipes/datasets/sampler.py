@@ -5,16 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from aisdatapipes.datasets.batches import BatchSampler
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
-from aisdatapipes.datasets.objects import ObjectList
-from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
@@ -92,7 +87,7 @@ class DynamicBatchSampler(BatchSampler):
     def _identity(self, epoch: int) -> Items:
         if self._fingerprint is None:
             digest = xxhash.xxh64(self._data_source.identity().fingerprint.encode())
-            digest.update(_sizes(self._data_source.get_obj_list()).tobytes())
+            digest.update(self._data_source.item_sizes().tobytes())
             options = (self._max_batch_size, self._drop_last, self._allow_oversized_samples, self._saturation_factor)
             digest.update(repr(options).encode())
             self._fingerprint = digest.hexdigest()
@@ -101,7 +96,7 @@ class DynamicBatchSampler(BatchSampler):
     def _pack(self, epoch: int) -> list[list[int]]:
         epoch = epoch if self._order.shuffle else 0
         if self._packed is None or self._packed[0] != epoch:
-            sizes = _sizes(self._data_source.get_obj_list())
+            sizes = self._data_source.item_sizes()
             chunks = Order(self._order.shuffle, self._order.seed).positions(len(sizes), epoch, World())
             order = [index for chunk in chunks for index in chunk.tolist()]
             self._packed = (epoch, list(self._batches_of(order, sizes.tolist())))
@@ -117,7 +112,7 @@ class DynamicBatchSampler(BatchSampler):
                 if self._allow_oversized_samples:
                     yield [index]
                 else:
-                    name = self._data_source.get_obj_list()[index].name
+                    name = self._data_source.item_name(index)
                     log.warning("%s is left out: its %d bytes are more than max_batch_size=%d", name, size, limit)
                 continue
             if batch and filled + size > limit:
@@ -130,10 +125,3 @@ class DynamicBatchSampler(BatchSampler):
                 batch, filled = [], 0
         if batch and (not self._drop_last or filled / limit > self._saturation_factor):
             yield batch
-
-
-def _sizes(objects: Any) -> npt.NDArray[np.int64]:
-    """Bytes of each object: shape (N,)."""
-    if isinstance(objects, ObjectList):
-        return objects.sizes(Meter())
-    return np.array([item.props_cached.size for item in objects], np.int64)  # a subclass's own list

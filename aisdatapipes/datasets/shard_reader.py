@@ -8,19 +8,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from aistore.sdk.obj.object import Object
 from typing_extensions import Unpack
 
+from aisdatapipes.datasets.indexing import checked_index, resolved
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
+from aisdatapipes.flow.listing import Listing
+from aisdatapipes.flow.located import Chosen, located_samples
 from aisdatapipes.flow.members import sample_counts
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.resolve import IndexMode, Resolved
 from aisdatapipes.flow.samples import Reached, Shard, samples
 from aisdatapipes.flow.shards import streamed
+from aisdatapipes.flow.shardtable import ShardTable
+from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
+from aisdatapipes.order.permutation import Positions
 from aisdatapipes.pipes.place import current_world
-from aisdatapipes.pipes.resume import Cursor
+from aisdatapipes.pipes.resume import Cursor, Identity, Items
 from aisdatapipes.pipes.samples import checked_missing
 from aisdatapipes.wire.samples import Fields, Missing
 
@@ -28,8 +36,10 @@ from aisdatapipes.wire.samples import Fields, Missing
 class AISShardReader(AISBaseIterDataset):
     """``(key, {extension: content})`` of every sample in every shard.
 
-    Shards are dealt whole: worker by worker, rank by rank. ``len()`` counts the samples of this rank by the cluster's
-    listing of each archive, once; a ``TypeError`` where it cannot list them (zstd, bz2, xz, an ETL).
+    With an index of every shard, samples are dealt and shuffled one by one, as objects are by `AISIterDataset`: an
+    exact length, ranks of equal length, a state for any world. Without, shards are dealt whole, worker by worker, rank
+    by rank; ``len()`` then counts the samples of this rank by the cluster's listing of each archive, once; a
+    ``TypeError`` where it cannot list them (zstd, bz2, xz, an ETL).
 
     Args:
         bucket_list: As ``ais_source_list`` in `AISBaseIterDataset`; every object in it is a shard: tar (also gzip,
@@ -41,17 +51,21 @@ class AISShardReader(AISBaseIterDataset):
             alternatives. None for those of the sample's shard and of the shards before it.
         missing: A sample that lacks one: ``"zero"`` fills in ``b""``, ``"error"`` raises, ``"skip"`` leaves it out
             (counted).
+        index: ``"auto"`` takes the index that AIStore (5.0 or later) keeps, if there is one of every shard, and with
+            one rank also one that was made on this machine; else shards are streamed. ``"server"`` has the cluster
+            make what it lacks, and waits for it. ``"client"`` makes it here, by one pass over the headers, and keeps
+            it. ``"off"`` streams. Where it decides itself, the log (level INFO) says what was found and what to do.
 
     Yields: ``(key, ZeroDict)``. The key is the path up to the first dot of the last component, with folders; the
         extension is all that follows, in lower case (WebDataset's convention).
-    Order: shards as listed or shuffled, samples as in the archive.
+    Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards.
-    State: exact at every sample with one rank. The shard in which it stands is read again, its first samples passed
+    State: with an index, exact on any world, and of the same kind of index only. Without, exact at every sample with
+        one rank: the shard in which it stands is read again, its first samples passed
         over; without ``fields`` those after it have the extensions of that shard and of the ones that follow.
-    Raises: ``CorruptShard`` that names shard, member and offset.
+    Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
+        overwritten since.
     """
-
-    _samples_are_items = False
 
     class ZeroDict(dict[str, bytes]):
         """A sample's contents by extension, with ``b""`` for what it lacks, so that samples of a batch collate.
@@ -76,6 +90,7 @@ class AISShardReader(AISBaseIterDataset):
         *,
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
+        index: IndexMode = "auto",
         **options: Unpack[IterOptions],
     ) -> None:
         super().__init__(bucket_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
@@ -83,9 +98,12 @@ class AISShardReader(AISBaseIterDataset):
         self._missing: Missing = checked_missing(missing)
         self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
         self._fields = None if fields is None else Fields.parse(fields, missing)
+        self._index = checked_index(index)
 
     def __len__(self) -> int:
         """Samples of this rank in the epoch that comes next; those that ``missing="skip"`` leaves out included."""
+        if self._table is not None:
+            return self._items()
         listing = self._listing()
         if self._counts is None:
             urls = listing.urls(range(len(listing)))
@@ -109,10 +127,83 @@ class AISShardReader(AISBaseIterDataset):
         reached = Reached()
         begin = functools.partial(self._samples, reached=reached)
         cursor = Cursor(Meter(), reached, divisible=True)
-        return self._iterate(begin, "shards" if self._show_progress else None, cursor)
+        unit = ("shards" if self._table is None else "samples") if self._show_progress else None
+        return self._iterate(begin, unit, cursor)
 
-    def _samples(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
+    def _get_worker_iter_info(self) -> tuple[Iterator[Object], str]:
+        if self._table is not None:
+            raise ConfigError(
+                "AISShardReader: with an index it is samples that are dealt, not objects; use index='off'"
+            )
+        return super()._get_worker_iter_info()
+
+    def _samples(self, mine: Iterator[Any], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
+        table = self._table
+        if table is None:
+            return self._streamed(mine, meter, reached)
+        return self._located(table, mine, meter, reached)
+
+    def _located(
+        self, table: ShardTable, positions: Iterator[int], meter: Meter, reached: Reached
+    ) -> Iterator[tuple[str, ZeroDict]]:
+        chosen = Chosen(self._fields, self._missing)
+        found = located_samples(table, positions, self._clusters(), self._fetch, meter, chosen, self._tolerance)
+        for key, sample in found:
+            reached.items = meter.objects + meter.skipped
+            yield key, self.ZeroDict(sample)
+        reached.items = meter.objects + meter.skipped
+
+    def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
         streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
         shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
         found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached)
         return ((key, self.ZeroDict(sample)) for key, sample in found)
+
+    # ---- with an index, the items are samples
+
+    @property
+    def _table(self) -> ShardTable | None:
+        """Where all samples are; None where shards are streamed. The first process of the job that asks decides."""
+        if self._index == "off" or (self._index == "auto" and type(self).__iter__ is not AISShardReader.__iter__):
+            return None  # a subclass that iterates itself may ask for objects
+        if not self._catalog.knows_derived:
+            self._listing()
+        return self._catalog.derived(self._resolved).table
+
+    def _resolved(self) -> Resolved:
+        several = current_world(self._order.world).world_size > 1
+        return resolved(
+            self._listing(),
+            self._index,
+            self._clusters(),
+            Meter(),
+            show_progress=self._show_progress,
+            of_all_ranks=several,
+        )
+
+    @property
+    def _samples_are_items(self) -> bool:
+        return self._table is not None
+
+    def _number(self) -> int:
+        table = self._table
+        return super()._number() if table is None else len(table)
+
+    def _dealt(self, meter: Meter, cursor: Cursor) -> Iterator[Any]:
+        if self._table is None:
+            return self._urls(meter, cursor)
+        shares = self._shares(self._listing(meter), cursor)
+        return (position for share in shares for position in share.tolist())
+
+    def _of_sources(self, listing: Listing, keep: slice) -> Positions:
+        shards, table = super()._of_sources(listing, keep), self._table
+        if table is None:
+            return shards
+        return np.concatenate([np.zeros(0, np.int64), *(np.array(table.of_shard(shard)) for shard in shards.tolist())])
+
+    def _identity(self, epoch: int) -> Items:
+        table = self._table
+        return super()._identity(epoch) if table is None else Items(table.fingerprint, len(table))
+
+    def _known_identity(self) -> Identity | None:
+        return self._identity if self._index == "off" or self._catalog.knows_derived else None

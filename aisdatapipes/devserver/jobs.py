@@ -30,12 +30,16 @@ def described(bucket: Bucket) -> dict[str, Any]:
 
 
 def indexed(state: State, bucket: Bucket, _call: Call, value: Value) -> Reply:
-    """Builds the index of every tar."""
+    """Builds the index of every tar; what is none does not keep the others from theirs."""
     prefix = str(value.get("prefix") or "")
+    errors = []
     for name, stored in list(bucket.objects.items()):
         if name.startswith(prefix) and name.endswith(".tar"):
-            state.indexes[bucket.uname(name)] = shardindex.encoded(stored)
-    return text(state.new_job("index-shard").id)
+            try:
+                state.indexes[bucket.uname(name)] = shardindex.encoded(stored)
+            except Refused as refused:
+                errors.append(refused.message)
+    return text(state.new_job("index-shard", ", ".join(errors[:1])).id)
 
 
 def copied(state: State, bucket: Bucket, call: Call, value: Value) -> Reply:
@@ -129,7 +133,7 @@ async def status(state: State, call: Call) -> Reply:
 
 
 def _ended(job: Job) -> dict[str, Any]:
-    return {"kind": job.kind, "uuid": job.id, "err": "", "end_time": job.end_ns, "aborted": False}
+    return {"kind": job.kind, "uuid": job.id, "err": job.err, "end_time": job.end_ns, "aborted": False}
 
 
 def _snapshot(job: Job) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Job:
 
     id: str
     kind: str
+    err: str = ""
     end_ns: int = field(default_factory=time.time_ns)
 
 
@@ -74,9 +75,9 @@ class State:
         """Target and disk of an object, as AIStore prints them."""
         return f"t[{self.owner(uname).id}]:mp[/memory]"
 
-    def new_job(self, kind: str) -> Job:
-        """A job that has ended."""
-        job = Job(secrets.token_urlsafe(6), kind)
+    def new_job(self, kind: str, err: str = "") -> Job:
+        """A job that has ended; ``err`` says what went wrong."""
+        job = Job(secrets.token_urlsafe(6), kind, err)
         self.jobs[job.id] = job
         return job
 

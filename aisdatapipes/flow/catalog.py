@@ -15,13 +15,17 @@ import tempfile
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aisdatapipes.flow.listing import Listing, NameFilter
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.store.source import Source
+
+T = TypeVar("T")
+
+_DERIVED = ".derived"
 
 
 class Catalog:
@@ -43,7 +47,8 @@ class Catalog:
         at_hand = all(isinstance(part, Listing) for part in parts)
         self._listing: Listing | None = _one(tuple(parts)) if at_hand else None
         self._parts = () if at_hand else tuple(parts)
-        self._lock = threading.Lock()
+        self._derived: Any = None
+        self._lock = threading.RLock()
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
         weakref.finalize(self, _remove, self._path, self._owner)
@@ -60,6 +65,30 @@ class Catalog:
     def known(self) -> bool:
         """True when asking for the listing costs nothing."""
         return self._listing is not None
+
+    @property
+    def knows_derived(self) -> bool:
+        """True when asking for what is derived costs nothing."""
+        return self._derived is not None
+
+    def derived(self, make: Callable[[], T]) -> T:
+        """What ``make`` makes out of the listing, once in a job: workers inherit it, or take it from one that has it.
+
+        So all of them go by the same, also where another try would have another result. It pickles, and is not None.
+        The listing has to be at hand: a worker that makes it and one that needs it must not wait for each other.
+        """
+        with self._lock:
+            if self._derived is None:
+                if self._is_worker():
+                    with self.alone():
+                        self._derived = self._kept_derived()
+                        if self._derived is None:
+                            self._derived = make()
+                            _write(self._path.with_suffix(_DERIVED), self._derived)
+                else:
+                    self._derived = self._kept_derived() or make()
+            made: T = self._derived
+            return made
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """Inside it no other process of the job is inside it."""
@@ -79,26 +108,22 @@ class Catalog:
             found = self._from_file()  # a sibling was faster
             if found is None:
                 found = self._made(meter)
-                written = self._path.with_suffix(".new")
-                with open(written, "wb", opener=_private) as file:
-                    pickle.dump(found, file, protocol=pickle.HIGHEST_PROTOCOL)
-                written.rename(self._path)
+                _write(self._path, found)
             return found
 
     def _from_file(self) -> Listing | None:
-        try:
-            with self._path.open("rb") as file:
-                found = pickle.load(file)  # noqa: S301 - written by a process of this job, mode 600
-        except FileNotFoundError:
-            return None
+        found = _read(self._path)
         return found if isinstance(found, Listing) else None
+
+    def _kept_derived(self) -> Any:
+        return _read(self._path.with_suffix(_DERIVED))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def _sources_of(part: Source | Listing) -> tuple[Source, ...]:
@@ -109,6 +134,21 @@ def _one(parts: tuple[Source | Listing, ...]) -> Listing:
     """The listing of listings; of one it is that one, without a copy."""
     (first, *others) = parts
     return first if isinstance(first, Listing) and not others else Listing.of(parts, Meter())
+
+
+def _write(path: Path, value: object) -> None:
+    written = path.with_suffix(".new")
+    with open(written, "wb", opener=_private) as file:
+        pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
+    written.rename(path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return pickle.load(file)  # noqa: S301 - written by a process of this job, mode 600
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager
@@ -124,5 +164,5 @@ def _private(path: str, flags: int) -> int:
 
 def _remove(path: Path, owner: int) -> None:
     if os.getpid() == owner:
-        for one in (path, path.with_suffix(".lock"), path.with_suffix(".new")):
+        for one in (path, path.with_suffix(".lock"), path.with_suffix(".new"), path.with_suffix(_DERIVED)):
             one.unlink(missing_ok=True)

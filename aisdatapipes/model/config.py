@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -162,6 +163,13 @@ def config_from_environment(endpoint: str | None = None) -> ClientConfig:
         connect_timeout=_seconds(env.get("AIS_CONNECT_TIMEOUT"), 3.0),
         read_timeout=_seconds(env.get("AIS_READ_TIMEOUT"), 20.0),
     )
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: ``aisdatapipes`` under ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    given = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    # The specification ignores relative paths.
+    return (given if given.is_absolute() else Path.home() / ".cache") / "aisdatapipes"
 
 
 def _seconds(text: str | None, default: float) -> float:

@@ -7,16 +7,17 @@ first dot of the last component. Where its reader splits or merges samples witho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from aisdatapipes.model.errors import ConfigError, CorruptShard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from aisdatapipes.wire.tar import Member
-
 Missing = Literal["zero", "error", "skip"]
+
+# What stands for the content of a member: the bytes, or where they are.
+Content = TypeVar("Content")
 
 
 def split(name: str) -> tuple[str, str] | None:
@@ -38,11 +39,11 @@ def split(name: str) -> tuple[str, str] | None:
     return name[:dot], name[dot + 1 :].lower()
 
 
-def samples(members: Iterable[Member], shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+def samples(members: Iterable[tuple[str, Content, int]], shard: str) -> Iterator[tuple[str, dict[str, Content]]]:
     """``(key, {extension: content})`` of every sample, in archive order, when the next one begins.
 
     Args:
-        members: Of one shard, in archive order.
+        members: ``(name, content, offset)`` of those of one shard, in archive order.
         shard: Name or URL for messages.
 
     Memory: one sample, and the keys of the shard so far, about 110 bytes each, to see one that comes back.
@@ -55,7 +56,7 @@ def samples(members: Iterable[Member], shard: str) -> Iterator[tuple[str, dict[s
     """
     seen: set[str] = set()
     key = ""  # no key is empty
-    sample: dict[str, bytes] = {}
+    sample: dict[str, Content] = {}
     for name, data, offset in members:
         parts = split(name)
         if parts is None:

@@ -194,6 +194,9 @@ class TarParser:
                     self._parts.append(chunk[pos:])
             pos = stop
 
+    def _is_regular(self) -> bool:
+        return self._kind in _REGULAR
+
     def _opened(self, block: bytes, offset: int, done: list[Member]) -> bool:
         """Whether the header has a payload that is wanted; ``_size`` is its length."""
         if block == ZEROS or self._zero_blocks:

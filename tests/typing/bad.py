@@ -19,6 +19,7 @@ for _key, fields in lister.ais_load_files().ais_read_shards():
 AISIterDataset("ais://bucket/", shufle=True)  # refused
 AISIterDataset("ais://bucket/", seed="one")  # refused
 AISShardReader("ais://bucket/", missing="never")  # refused
+AISShardReader("ais://bucket/", index="always")  # refused
 for _name, sample in AISShardReader("ais://bucket/"):
     picture: str = sample["png"]  # refused
 ClientConfig(ENDPOINT, retry=3)  # refused

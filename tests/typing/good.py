@@ -8,6 +8,7 @@ from aisdatapipes import (
     AISFileLoader,
     AISIterDataset,
     AISMapDataset,
+    AISShardMapDataset,
     AISShardReader,
     AISShardSamples,
     ClientConfig,
@@ -57,6 +58,8 @@ def datasets(bucket: AISBucket) -> None:
     for key, sample in AISShardReader(bucket.url, fields=("png", "cls"), missing="error", batch_size=4):
         png: bytes = sample["png"]
         print(key, png, first)
+    label: bytes = AISShardMapDataset(bucket.url, index="client", fields=("cls",))[0][1]["cls"]
+    print(label, len(AISShardReader(bucket.url, index="server")))
     check_dataset(stream, num_workers=1)
 
 

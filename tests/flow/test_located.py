@@ -1,0 +1,169 @@
+"""Samples by their places, on both clusters: the same as by streaming the shards, whatever the order."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.indexcache import IndexCache
+from aisdatapipes.flow.located import JOINED_OVER, Chosen, located_samples
+from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.resolve import resolve
+from aisdatapipes.flow.samples import Shard, samples
+from aisdatapipes.flow.tolerance import Tolerance
+from aisdatapipes.model.config import ClientConfig, FetchPlan, RetryPolicy
+from aisdatapipes.model.errors import CorruptBody, CorruptShard, ObjectNotFound
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.wire.samples import Fields
+from aisdatapipes.wire.tar import END, entry
+from tests.wire import tars
+
+RETRY = RetryPolicy(attempts=4, first_delay=0.01, max_delay=0.02, deadline=20)
+BYTES = random.Random(0).randbytes
+LINK = tars.block(b"1/link.jpg", 0, b"1", b"1/a.jpg")
+FILES = [
+    [("0/a.jpg", BYTES(700)), ("0/a.cls", b"1"), ("0/b.jpg", b""), ("0/b.cls", b"22"), ("0/c.jpg", BYTES(300_000))],
+    [("1/a.jpg", BYTES(5)), ("1/b.PNG", BYTES(513)), ("1/b.seg.png", b"S"), ("1/b.cls", b"")],
+    [],
+    [(f"3/{i:04}.{ext}", BYTES(i)) for i in range(300) for ext in ("jpg", "cls")],
+]  # fmt: skip
+ARCHIVES = [b"".join(entry(name, data) for name, data in files) + END for files in FILES]
+ARCHIVES[1] = ARCHIVES[1][:-1024] + LINK + END
+EVERYTHING = Chosen()
+
+
+@pytest.fixture
+def clusters(server):
+    return Clusters(ClientConfig(server.endpoint, retry=RETRY))
+
+
+def table_of(bucket, clusters, tmp_path, archives=ARCHIVES):
+    names = [f"{number}.tar" for number in range(len(archives))]
+    bucket.fill(dict(zip(names, archives, strict=True)))
+    urls = [AISURL.make(f"{bucket.url}{name}", "ais", bucket.name, name, size=len(archive))
+            for name, archive in zip(names, archives, strict=True)]  # fmt: skip
+    return resolve(urls, "client", clusters, Meter(), IndexCache(tmp_path)).table
+
+
+@pytest.fixture
+def table(bucket, clusters, tmp_path):
+    return table_of(bucket, clusters, tmp_path)
+
+
+def read(table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=None, **plan):
+    found = located_samples(
+        table, positions, clusters, FetchPlan(**plan), meter or Meter(), chosen, tolerance or Tolerance()
+    )
+    return list(found)
+
+
+def streamed(archives=ARCHIVES, chosen=EVERYTHING):
+    shards = (Shard(f"ais://b/{number}.tar", [archive]) for number, archive in enumerate(archives))
+    return list(samples(shards, chosen.fields, chosen.missing, Meter()))
+
+
+@pytest.mark.parametrize("together", [list, iter], ids=["a list", "one by one"])
+@pytest.mark.parametrize("plan", [{}, {"width": 1}, {"range_bytes": 1 << 10}, {"window_bytes": 1}], ids=str)
+def test_samples_are_those_of_the_stream(table, clusters, together, plan):
+    """Whole shards in order: keys, contents and order, also of hard links and empty members."""
+    fields = Chosen(Fields.parse(("jpg;png", "cls", "seg.png")))
+    assert streamed(chosen=fields) == read(table, together(range(len(table))), clusters, fields, **plan)
+
+
+def test_extensions_that_the_shards_before_have(table, clusters):
+    """Without fields a sample has those of its shard and of the shards before it, as in a stream that knows them."""
+    found = read(table, list(range(len(table))), clusters)
+    assert [{"jpg", "cls"}] * 3 + [{"jpg", "cls", "png", "seg.png"}] * 3 == [set(sample) for _, sample in found[:6]]
+    assert [sample for _, sample in streamed()][-300:] == [sample for _, sample in found[-300:]]
+
+
+@pytest.mark.parametrize("together", [list, iter], ids=["a list", "one by one"])
+def test_any_order(table, clusters, together):
+    """Shuffled, backwards, and one sample many times."""
+    every = read(table, list(range(len(table))), clusters)
+    shuffled = random.Random(1).sample(range(len(table)), len(table))
+    for order in (shuffled, list(range(len(table)))[::-1], [5, 5, 0, 5, 0, 0]):
+        assert [every[position] for position in order] == read(table, together(order), clusters)
+    assert [] == read(table, together([]), clusters)
+
+
+def test_neighbours_are_read_together(table, clusters):
+    """One request for what lies close together; of a list also where it comes in another order."""
+    shuffled = random.Random(1).sample(list(table.of_shard(3)), 300)
+    for positions, requests in ((list(table.of_shard(3)), 1), (iter(table.of_shard(3)), 2), (shuffled, 1)):
+        meter = Meter()
+        found = read(table, positions, clusters, meter=meter)
+        assert (300, requests) == (len(found), meter.requests)
+    assert 300_000 > JOINED_OVER
+
+
+def test_only_what_is_wanted_is_read(table, clusters):
+    """Of a sample with a large image and a label, the label alone; of an empty field nothing."""
+    meter = Meter()
+    labels = Chosen(Fields.parse(("cls",)))
+    assert [("1/b", {"cls": b""}), ("1/link", {"cls": b""})] == read(table, [4, 5], clusters, labels, meter)
+    assert (0, 2, 0) == (meter.requests, meter.objects, meter.bytes)
+
+
+def test_missing_fields(table, clusters):
+    """Filled in, left out and counted, or an error in its turn, as when streaming."""
+    names = ("cls", "jpg;png")
+    assert [b"", b"1"] == [sample["cls"] for _, sample in read(table, [2, 0], clusters, Chosen(Fields.parse(names)))]
+    meter = Meter()
+    skipping = Chosen(Fields.parse(names, "skip"))
+    assert ["0/a", "1/b"] == [key for key, _ in read(table, [2, 0, 3, 4], clusters, skipping, meter)]
+    assert 2 == meter.skipped
+    found = located_samples(table, [0, 2], clusters, FetchPlan(), Meter(), Chosen(Fields.parse(names, "error")))
+    assert "0/a" == next(found)[0]
+    with pytest.raises(CorruptShard, match="sample '0/c' has no field 'cls'"):
+        next(found)
+    with pytest.raises(CorruptShard, match="sample '1/a' has no field 'cls'"):
+        read(table, [3], clusters, Chosen(None, "error"))
+
+
+@pytest.mark.parametrize("other", [
+    ARCHIVES[0].replace(b"0/a.cls", b"0/a.xyz"), ARCHIVES[0] + bytes(512), ARCHIVES[2], b"",
+], ids=["the same size", "longer", "shorter", "empty"])  # fmt: skip
+def test_a_shard_that_was_overwritten(table, bucket, clusters, other):
+    """Never a sample of the wrong bytes: an error that names the shard, in its turn, which can be borne."""
+    bucket.put("0.tar", other)
+    found = located_samples(table, [4, 0, 5], clusters, FetchPlan(), Meter(), Chosen())
+    assert "1/b" == next(found)[0]
+    with pytest.raises(CorruptBody, match="overwritten since it was indexed; make the dataset anew") as caught:
+        next(found)
+    assert table.shards[0] == caught.value.url
+    meter = Meter()
+    borne = read(table, [4, 0, 5], clusters, meter=meter, tolerance=Tolerance("skip"))
+    assert (["1/b", "1/link"], 1) == ([key for key, _ in borne], meter.skipped)
+
+
+def test_a_shard_that_is_gone(table, bucket, clusters):
+    """The error names it."""
+    bucket.sdk.object("3.tar").delete()
+    with pytest.raises(ObjectNotFound, match=r"3\.tar"):
+        read(table, [-1 + len(table)], clusters)
+
+
+def test_broken_off(table, clusters):
+    """An early end leaves nothing under way."""
+    found = located_samples(table, iter(range(len(table))), clusters, FetchPlan(), Meter(), Chosen())
+    assert "0/a" == next(found)[0]
+    found.close()
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("cut", {"after": 100}), ("reset", {}), ("wrong_length", {}), ("status", {"status": 503}), ("refuse_direct", {}),
+])  # fmt: skip
+def test_faults(embedded_bucket, embedded_server, tmp_path, kind, options):
+    """What breaks off or is turned away is read again."""
+    clusters = Clusters(ClientConfig(embedded_server.endpoint, retry=RETRY))
+    table = table_of(embedded_bucket, clusters, tmp_path)
+    fault = embedded_server.embedded.faults.add(kind, times=3, **options)
+    try:
+        expected = [sample for _, sample in read(table, list(table.of_shard(3))[::-1], clusters, range_bytes=4096)]
+        assert [sample["jpg"] for sample in expected[::-1]] == [data for _, data in FILES[3][::2]]
+        assert fault.struck
+    finally:
+        embedded_server.embedded.faults.clear()
