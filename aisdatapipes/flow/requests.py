@@ -28,7 +28,7 @@ FetchJob: TypeAlias = "Read | LargeRead | BatchRead"
 # Up to this size get-batch is faster than GET, and from this many objects in a group on.
 BATCH_BYTES_EACH = 32 << 10
 # Of a cluster that is far away GETs get fewer done: no more than the width in each round trip.
-FAR_S = 0.02
+FAR_S = 0.01
 BATCH_BYTES_EACH_FAR = 64 << 10
 FEWEST_FOR_A_BATCH = 32
 # A pass over a list has nothing behind it that a batch could be overlapped with: its time counts in full.

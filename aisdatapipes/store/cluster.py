@@ -33,7 +33,7 @@ class Cluster:
     Attributes:
         answered: True once the endpoint has answered anything: then it exists, and patience pays.
         origins: ``scheme://host:port`` of every node; redirects lead nowhere else.
-        latency_s: Seconds that the first answer took, its connection included: twice the network's latency and more.
+        latency_s: Seconds that the fastest answer took so far: a round trip, and what the cluster did; 0 before any.
         without_batches: True once the endpoint has told that it does not know get-batch.
         stale: True when something told that the map is out of date.
     """
@@ -71,7 +71,6 @@ class Cluster:
                 continue  # another thread has just taken the map, or failed to
             try:
                 self._take_map(exchange.result().body)
-                self.latency_s = exchange.took_s
             finally:
                 self._opening = None
 
@@ -93,6 +92,11 @@ class Cluster:
             else:
                 found += [origins[i] for i in owners(prefix, names, digests).tolist()]
         return found
+
+    def learn_latency(self, seconds: float) -> None:
+        """An answer took so long. The fastest one counts: others waited for this machine or for the cluster."""
+        if not 0 < self.latency_s <= seconds:
+            self.latency_s = seconds
 
     def distrust_placement(self, reply: Reply) -> None:
         """A direct read failed with ``reply``: learn from it."""

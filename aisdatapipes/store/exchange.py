@@ -43,7 +43,7 @@ class Exchange:
     __slots__ = (
         "_began", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body", "byte_range",
         "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
-        "subject", "took_s", "what",
+        "subject", "what",
     )
     # fmt: on
 
@@ -65,7 +65,6 @@ class Exchange:
         self.attempts = 0
         self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
-        self.took_s = 0.0  # from the start to the end
         self.ended = False
         self._cancelled = False
 
@@ -224,6 +223,7 @@ class Exchange:
 
     def _end(self, reply: Reply | None, error: StoreError | None) -> None:
         self.reply, self.error, self.request = reply, error, None
-        self.took_s = time.monotonic() - self._began
+        if reply is not None:
+            self.cluster.learn_latency(time.monotonic() - self._began)
         self.ended = True
         self._done(self)

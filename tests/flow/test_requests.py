@@ -68,6 +68,17 @@ def test_few_objects_are_no_batch(embedded_bucket, config, cluster):
     assert cluster.requests.get("batch", 0) == before
 
 
+@pytest.mark.parametrize(("delayed", "batches"), [("map", False), ("*", True)])
+def test_larger_objects_come_in_batches_from_far_away(embedded_bucket, embedded_server, cluster, delayed, batches):
+    """Far away is where every answer takes its time; a slow first one may be this machine's own."""
+    objects = embedded_bucket.fill({f"{i:02}": bytes([i]) * (40 << 10) for i in range(99)})
+    config = ClientConfig(embedded_server.endpoint, retry=RetryPolicy(deadline=60 + batches))  # a cluster of its own
+    cluster.faults.add("delay", delayed, seconds=0.1)
+    before = cluster.requests.get("batch", 0)
+    assert fetch(iter(urls_of(embedded_bucket, objects)), config) == list(objects.items())
+    assert (cluster.requests.get("batch", 0) > before) is batches
+
+
 def test_a_cluster_without_batches_is_read_all_the_same(embedded_bucket, config, cluster):
     """``auto`` soon stops to ask for what the cluster does not know, and counts what was slower for it."""
     objects = embedded_bucket.fill(SMALL)

@@ -71,10 +71,12 @@ def test_every_form_of_a_bucket_url_lists_it_whole(bucket, form):
 
 def test_prefix_is_compared_by_character(bucket):
     """``a`` finds ``a1`` and ``a/1``; ``a/`` only the folder; a whole name also finds longer ones."""
-    bucket.fill(dict.fromkeys(["a/1", "a/2", "a1", "b"], b""))
+    bucket.fill(dict.fromkeys(["a/1", "a/2", "a1", "b", "c1", "c2"], b""))
     listed = lambda prefix: [url.name for url in AISFileLister(bucket.url + prefix, bucket.endpoint)]  # noqa: E731
-    if bucket.server.embedded is not None:  # AIStore 5.0 can miss names beside a folder of the prefix: see the README
-        assert listed("a") == ["a/1", "a/2", "a1"]
+    assert listed("c") == ["c1", "c2"]
+    # AIStore 5.0 can miss names beside a folder, as the README says: what it gives is right, not always all.
+    found, expected = listed("a"), ["a/1", "a/2", "a1"]
+    assert found == expected or (bucket.server.leg == "real" and found == expected[:2])
     assert listed("a/") == ["a/1", "a/2"]
     assert listed("a1") == ["a1"]
     assert listed("zzz") == []
