@@ -125,10 +125,6 @@ class ShardTable(Sequence[Located]):
         start = int(self._key_ends[position - 1]) if position else 0
         return self._keys[start : int(self._key_ends[position])].decode("utf-8", "surrogateescape")
 
-    def shard_of(self, position: int) -> int:
-        """Index of the shard that the sample is in."""
-        return int(np.searchsorted(self._firsts, position, side="right")) - 1
-
     def extensions_of(self, shard: int) -> tuple[str, ...]:
         """All extensions in a shard and in the shards before it, in order of appearance."""
         return self.extensions[: int(self._known[shard])]

@@ -98,11 +98,6 @@ class OrderState:
         if n is not None and self.position > n:
             raise NotResumable(f"the state stands at position {self.position} of {n} items; {_HOW}")
 
-    def check_matches(self, fingerprint: str, seed: int | None, n: int | None) -> None:
-        """Raise `NotResumable` that says what differs, if this order cannot be resumed from the state."""
-        self.check_order(seed)
-        self.check_items(fingerprint, n)
-
     def next_epoch(self) -> OrderState:
         """The beginning of the epoch after this one."""
         return dataclasses.replace(self, epoch=self.epoch + 1, position=0, within=0)
