@@ -94,7 +94,7 @@ class CurlTransport:
             return True
 
     def _forget(self, loop: _Loop) -> None:
-        """Told by a loop that failed: it gets no more commands."""
+        """Told by a loop that ends: it gets no more commands."""
         with self._lock:
             if self._loop is loop:
                 self._loop = None
@@ -150,11 +150,12 @@ class _Loop:
             while self._turn():
                 pass
         except BaseException as error:
-            # Nobody may wait for a thread that is gone: the next request starts another.
             left_by = Failure("local", f"the transport's thread failed: {error!r}")
-            self._forget(self)
             raise
         finally:
+            # First nobody may reach this loop any more, so that the next request starts another; whoever is just
+            # waking it has the lock, and what he writes to must still be there.
+            self._forget(self)
             self._end(left_by)
 
     def _turn(self) -> bool:

@@ -221,6 +221,26 @@ def test_close_answers_all(new, there):
     assert seen(ask(transport, Request(there.url("/good")))) == (0, b"", "closed")
 
 
+def test_close_while_the_thread_is_busy(there, monkeypatch):
+    """A thread that sees by itself that it is to end waits for who tells it: what that writes to is still there."""
+    transport, begun = CurlTransport(ClientConfig(there.url())), threading.Event()
+    write = os.eventfd_write
+
+    def again(reply):
+        begun.set()
+        if reply.failure is None or reply.failure.kind != "closed":
+            transport.send(Request(there.url("/good")), again)
+
+    def slowly(fd, value):
+        time.sleep(0.2)
+        write(fd, value)
+
+    transport.send(Request(there.url("/good")), again)
+    assert begun.wait(HANG)
+    monkeypatch.setattr(os, "eventfd_write", slowly)
+    transport.close()
+
+
 def test_a_body_cut_by_close_is_no_answer(kind):
     """A transfer that close interrupts between two chunks is a failure, never a short success."""
     server = Misbehaving()
