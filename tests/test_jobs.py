@@ -68,7 +68,7 @@ class Job:
     """A job of some ranks, with what they have written; it is ended when the test is."""
 
     def __init__(self, folder, ranks, checkpoint, bucket, epochs=2, even="none", halts_at=None):
-        self.folder, self.ranks, self.checkpoint = folder, ranks, checkpoint
+        self.folder, self.ranks, self.checkpoint, self.halts_at = folder, ranks, checkpoint, halts_at
         folder.mkdir()
         options = {
             "folder": str(folder), "checkpoint": str(checkpoint), "url": bucket.url, "batch": BATCH, "even": even,
@@ -110,8 +110,9 @@ class Job:
         assert self.groups() == set()
 
     def wait_until_it_halts(self):
+        """Until its last rank halts, and its first, which saves, has begun that step too: it has saved all before it."""
         end = time.monotonic() + HANG
-        while not (self.folder / "halted").exists():
+        while not (self.folder / "halted").exists() or self.halts_at not in [step for step, _ in self.batches(0)]:
             assert self.launcher.poll() is None, self.said
             assert time.monotonic() < end, self.said
             time.sleep(PAUSE)
@@ -138,7 +139,8 @@ class Job:
 
     def batches(self, rank):
         """[(epoch, position) after the step, names] of every step that the rank began."""
-        lines = map(json.loads, (self.folder / f"{rank}.log").read_text().splitlines())
+        text = (self.folder / f"{rank}.log").read_text()
+        lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())  # a line may be being written
         return [((state["epoch"], state["position"]), names) for state, names in lines]
 
     @property
