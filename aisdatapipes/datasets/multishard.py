@@ -62,6 +62,9 @@ class AISMultiShardStream(AISBaseIterDataset):
         cursor = Cursor(Meter(), Reached())
         return self._iterate(functools.partial(self._tuples, cursor=cursor), cursor=cursor)
 
+    def _check_mixable(self) -> None:
+        raise ConfigError("nobody has counted its members; AISShardReader with an index knows its samples")
+
     def _identity(self, epoch: int) -> Items:
         return Items(super()._identity(epoch).fingerprint, None)
 

@@ -189,6 +189,20 @@ class AISShardReader(AISBaseIterDataset):
         table = self._table
         return super()._number() if table is None else len(table)
 
+    def _names(self, positions: Positions) -> list[str]:
+        table = self._table
+        if table is None:
+            return super()._names(positions)
+        return [f"{table.shards[one.shard].name}: {one.key}" for one in table.located(positions)]
+
+    def _unit(self) -> str:
+        return "shards" if self._table is None else "samples"
+
+    def _check_mixable(self) -> None:
+        super()._check_mixable()
+        if self._index == "off":
+            raise ConfigError("with index='off' nobody knows where its samples are; use index='server' or 'client'")
+
     def _dealt(self, meter: Meter, cursor: Cursor) -> Iterator[Any]:
         if self._table is None:
             return self._urls(meter, cursor)
