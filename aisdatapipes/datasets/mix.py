@@ -256,8 +256,7 @@ def _name(number: int, dataset: Any) -> str:
 
 
 def _checked_weight(name: str, weight: Any) -> Fraction:
-    known = isinstance(weight, numbers.Real) and type(weight) is not bool
-    if not known or not math.isfinite(weight) or weight <= 0:
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not 0 < float(weight) < math.inf:
         raise ConfigError(f"AISMix: the weight of {name} must be a number above 0, not {weight!r}; leave it out for 0")
     return Fraction(str(weight))  # as it is written: 0.1 is a tenth
 

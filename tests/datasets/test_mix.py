@@ -298,7 +298,7 @@ def test_wrong_datasets():
         ({"ais://b/": 1}, "not from str"),
         ({TensorDataset(): 1}, "not from TensorDataset"),
         ({mix: 1}, "cannot be a part of another"),
-        ({AISMultiShardStream("ais://b/", **one): 1}, "nobody has counted"),
+        ({AISMultiShardStream("ais://b/", **one): 1}, "reads shards as streams"),
         ({AISIterDataset("ais://b/", partition_sources_by_worker=True, **one): 1}, "a mix deals samples"),
         ({AISIterDataset("ais://b/", batch_size=4, **one): 1}, "has a batch_size of its own"),
         ({AISIterDataset("ais://b/", even="drop", **one): 1}, "has a even of its own"),
