@@ -16,9 +16,10 @@ from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
 from aisdatapipes.flow.listing import Listing
-from aisdatapipes.flow.located import Chosen, located_samples
+from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.members import sample_counts
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import IndexMode, Resolved
 from aisdatapipes.flow.samples import Reached, Shard, samples
 from aisdatapipes.flow.shards import streamed
@@ -144,10 +145,10 @@ class AISShardReader(AISBaseIterDataset):
         return self._located(table, mine, meter, reached)
 
     def _located(
-        self, table: ShardTable, positions: Iterator[int], meter: Meter, reached: Reached
+        self, table: ShardTable, shares: Iterator[Positions], meter: Meter, reached: Reached
     ) -> Iterator[tuple[str, ZeroDict]]:
         chosen = Chosen(self._fields, self._missing)
-        found = located_samples(table, positions, self._clusters(), self._fetch, meter, chosen, self._tolerance)
+        found = located_samples(table, shares, self._clusters(), self._fetch, meter, chosen, self._tolerance)
         for key, sample in found:
             reached.items = meter.objects + meter.skipped
             yield key, self.ZeroDict(sample)
@@ -192,8 +193,7 @@ class AISShardReader(AISBaseIterDataset):
     def _dealt(self, meter: Meter, cursor: Cursor) -> Iterator[Any]:
         if self._table is None:
             return self._urls(meter, cursor)
-        shares = self._shares(self._listing(meter), cursor)
-        return (position for share in shares for position in share.tolist())
+        return self._shares(self._listing(meter), cursor)
 
     def _of_sources(self, listing: Listing, keep: slice) -> Positions:
         shards, table = super()._of_sources(listing, keep), self._table
