@@ -175,7 +175,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         listing = self._listing()
         ranks = current_world(self._order.world).world_size if world_size is None else world_size
         unit = "objects" if self._samples_are_items else "shards"
-        return Plan(self._order, begins, len(listing), ranks, num_workers, unit, functools.partial(_names, listing))
+        return Plan(self._order_of_items, begins, len(listing), ranks, num_workers, unit, functools.partial(_names, listing))
 
     def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
@@ -275,10 +275,15 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
                 raise NotResumable(f"partition_sources_by_worker {text}; use num_workers=0, or a StatefulDataLoader")
             mine = self._of_sources(listing, slice(world.worker, None, world.num_workers))
             alone = World(world.rank, world.world_size)
-            shares = self._order.positions(len(mine), start.epoch, alone)
+            shares = self._order_of_items.positions(len(mine), start.epoch, alone)
             return without_first((mine[share] for share in shares), start.taken)
-        shares = self._order.positions(self._number(), start.epoch, world, start.position)
+        shares = self._order_of_items.positions(self._number(), start.epoch, world, start.position)
         return without_first(shares, start.taken)
+
+    @property
+    def _order_of_items(self) -> Order:
+        """The order with all of it that depends on what the items are."""
+        return self._order
 
     def _of_sources(self, listing: Listing, keep: slice) -> Positions:
         """Positions of what comes from some sources."""

@@ -39,11 +39,11 @@ def located_samples(
     tolerance: Tolerance = RAISE,
     *,
     together: bool = False,
+    run_bytes: int = 0,
 ) -> Iterator[Sample]:
     """The samples at some positions of the table, in this order.
 
-    Only the fields that are chosen are read. What lies close together in a shard is read by one request, of about
-    ``plan.range_bytes`` at most. Ranges carry no checksum of their own, but that of the whole shard: it has to be
+    Only the fields that are chosen are read. What lies close together in a shard is read by one request. Ranges carry no checksum of their own, but that of the whole shard: it has to be
     that of the shard that was indexed.
 
     Args:
@@ -53,12 +53,13 @@ def located_samples(
         chosen: What a sample is made of.
         together: What lies close together in a group is read together, in whichever order it is; else what comes one
             behind the other.
+        run_bytes: Of one request, about, at most; 0 for ``plan.range_bytes``.
 
     Memory: ``plan.window_bytes``; with ``together`` also what is read for a group.
     Raises: what ``tolerance`` does not bear, when the sample is reached: ``CorruptBody`` for a shard that was
         overwritten, ``ObjectNotFound`` and the like, ``CorruptShard`` for a field that is missing.
     """
-    reads = _Reads(table, clusters, plan.range_bytes, chosen)
+    reads = _Reads(table, clusters, run_bytes or plan.range_bytes, chosen)
     some = groups if together else (group[at : at + _PLANNED] for group in groups for at in _starts(group))
     planned = (read for group in some for read in reads.planned(group, together=together))
     jobs = ordered(planned, plan.width, plan.window_bytes, meter)

@@ -170,6 +170,11 @@ class ShardTable(Sequence[Located]):
         # Every sample has a field, so no two of them begin at the same one.
         return np.add.reduceat(sizes, self._begins[:-1]) if len(self) else np.zeros(0, np.int64)
 
+    def samples_in(self, size: int) -> int:
+        """How many samples take ``size`` bytes of the shards, on average; 1 at least."""
+        total = sum(shard.size for shard in self.shards)
+        return max(1, size * len(self) // max(1, total))
+
     def of_shard(self, shard: int) -> range:
         """Positions of the samples of a shard."""
         return range(int(self._firsts[shard]), int(self._firsts[shard + 1]))
