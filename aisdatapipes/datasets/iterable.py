@@ -11,7 +11,7 @@ import functools
 import itertools
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from aistore.sdk.obj.object import Object
@@ -174,7 +174,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
             )
         begins = self._resume.begins(self._order, self._identity, epoch)
         ranks = current_world(self._order.world).world_size if world_size is None else world_size
-        return Plan(self._order, begins, self._number(), ranks, num_workers, self._unit(), self._names)
+        return Plan(self._order_of_items, begins, self._number(), ranks, num_workers, self._unit(), self._names)
 
     def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
@@ -286,10 +286,15 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
                 raise NotResumable(f"partition_sources_by_worker {text}; use num_workers=0, or a StatefulDataLoader")
             mine = self._of_sources(listing, slice(world.worker, None, world.num_workers))
             alone = World(world.rank, world.world_size)
-            shares = self._order.positions(len(mine), start.epoch, alone)
+            shares = self._order_of_items.positions(len(mine), start.epoch, alone)
             return without_first((mine[share] for share in shares), start.taken)
-        shares = self._order.positions(self._number(), start.epoch, world, start.position)
+        shares = self._order_of_items.positions(self._number(), start.epoch, world, start.position)
         return without_first(shares, start.taken)
+
+    @property
+    def _order_of_items(self) -> Order:
+        """The order with all of it that depends on what the items are."""
+        return self._order
 
     def _of_sources(self, listing: Listing, keep: slice) -> Positions:
         """Positions of what comes from some sources."""
@@ -308,9 +313,9 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         part.__dict__.update(_drawn=items, _resume=resume)
         return part
 
-    def _items_at(self, positions: Positions, epoch: int) -> Positions:
-        """Which items stand at some positions of the order of an epoch: shape (m,)."""
-        return self._order.items_at(positions, self._number(), epoch)
+    def _ordered(self, shares: Iterable[Positions], epoch: int) -> Iterator[Positions]:
+        """The items at some positions of the order of an epoch, some at a time."""
+        return self._order_of_items.ordered(shares, self._number(), epoch)
 
     # ---- state
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import numbers
+import operator
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, get_args
 
+import numpy as np
 import xxhash
 from torch.utils.data import IterableDataset
 
@@ -171,34 +174,33 @@ class AISMix(IterableDataset[Any]):
         return without_first(shares, start.taken)
 
     def _drawn(self, number: int, start: Start, world: World) -> Iterator[Positions]:
-        """The items of one dataset that are drawn there."""
-        # Each dataset goes through the positions by itself: how far it reads ahead of the others is its own affair.
-        for share in self._shares(start, world):
-            sources, draws = self._known().draws(share)
-            own = draws[sources == number]
-            if len(own):
-                yield self._items_at(number, own, start.epoch)
+        """The items of one dataset that are drawn there, some at a time."""
+        first = start.epoch * self._known().passes()[number]
+        passes = itertools.groupby(self._positions(number, start, world), key=operator.itemgetter(0))
+        for one, group in passes:
+            yield from self._sources[number]._ordered((positions for _, positions in group), first + one)
 
-    def _items_at(self, number: int, draws: Positions, epoch: int) -> Positions:
-        """The items of one dataset that some draws of an epoch get."""
-        mixture, source = self._known(), self._sources[number]
-        passes, positions = divmod(draws, mixture.lengths[number])
-        items: Positions = draws.copy()
-        first = epoch * mixture.passes()[number]
-        for one in set(passes.tolist()):
-            here = passes == one
-            items[here] = source._items_at(positions[here], first + one)
-        return items
+    def _positions(self, number: int, start: Start, world: World) -> Iterator[tuple[int, Positions]]:
+        """(which time the dataset is gone through in the epoch, positions of that order that are drawn)."""
+        # Each dataset goes through the mix by itself: how far it reads ahead of the others is its own affair.
+        mixture = self._known()
+        for share in self._shares(start, world):
+            sources, draws = mixture.draws(share)
+            passes, positions = np.divmod(draws[sources == number], mixture.lengths[number])
+            # Mostly one run; with even="repeat" the first pass may come after the last one.
+            begins = [0, *(np.flatnonzero(np.diff(passes)) + 1).tolist()]
+            for begin, end in zip(begins, [*begins[1:], len(passes)], strict=True):
+                if end > begin:
+                    yield int(passes[begin]), positions[begin:end]
 
     def _names_at(self, positions: Positions, epoch: int) -> list[str]:
         """The names of the samples at some positions."""
-        sources, draws = self._known().draws(positions)
-        names = [""] * len(positions)
-        for number in set(sources.tolist()):
-            places = (sources == number).nonzero()[0]
-            found = self._sources[number]._names(self._items_at(number, draws[places], epoch))
-            for place, name in zip(places.tolist(), found, strict=True):
-                names[place] = name
+        mixture = self._known()
+        names = []
+        for number, draw in zip(*(each.tolist() for each in mixture.draws(positions)), strict=True):
+            one, position = divmod(draw, mixture.lengths[number])
+            source, turn = self._sources[number], epoch * mixture.passes()[number] + one
+            names += source._names(source._order_of_items.items_at(np.array([position]), source._number(), turn))
         return names
 
     # ---- what there is
@@ -214,7 +216,7 @@ class AISMix(IterableDataset[Any]):
         """What a state must be of: datasets, weights, stop rule, and the order of each dataset."""
         digest = xxhash.xxh64(f"{self._stop} {self._parts}".encode())
         for source in self._sources:
-            own = (source._identity(epoch).fingerprint, source._order.state_seed)
+            own = (source._identity(epoch).fingerprint, source._order.state_seed, source._order.state_blocks)
             digest.update(f"\n{own}".encode())
         return Items(digest.hexdigest(), self._known().number)
 

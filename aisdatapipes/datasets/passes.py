@@ -16,7 +16,7 @@ from aisdatapipes.pipes.resume import Cursor, Resume
 if TYPE_CHECKING:
     from aisdatapipes.datasets.iterable import AISBaseIterDataset
 
-# Makes samples of the items of a worker: URLs, or positions.
+# Makes samples of the items of a worker: URLs, or arrays of positions.
 Begin = Callable[[Iterator[Any], Meter], Iterator[Any]]
 
 _RECORD_EVERY = 64  # samples between two visits to the shared counters

@@ -16,8 +16,9 @@ from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.options import MapOptions
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.sources import Prefixes
-from aisdatapipes.flow.located import Chosen, located_samples
+from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import IndexMode
 from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.flow.tolerance import Tolerance
@@ -123,11 +124,11 @@ class AISShardMapDataset(AISBaseMapDataset):
         return Items(self._table.fingerprint, len(self))
 
     def _samples(self, indices: Sequence[int], tolerance: Tolerance) -> list[tuple[str, AISShardReader.ZeroDict]]:
-        positions = [self._position(index, len(self)) for index in indices]
+        positions = np.array([self._position(index, len(self)) for index in indices], np.int64)
         meter = Meter()
         try:
             found = located_samples(
-                self._table, positions, self._clusters(), self._fetch, meter, self._chosen, tolerance
+                self._table, [positions], self._clusters(), self._fetch, meter, self._chosen, tolerance, together=True
             )
             return [(key, AISShardReader.ZeroDict(sample)) for key, sample in found]
         finally:

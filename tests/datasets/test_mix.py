@@ -172,6 +172,19 @@ def test_a_plan_says_who_reads_what(objects):
     assert "24 samples, mixed 6 : 3 : 1" in plan.headline
 
 
+@pytest.mark.parametrize("even", ["none", "repeat", "drop"])
+@pytest.mark.parametrize("ranks", [3, 7])
+def test_ranks_read_what_is_planned(objects, even, ranks):
+    """Also where ranks wrap around into the first samples, of a dataset that was gone through several times since."""
+
+    def make(rank):
+        return mixed(objects, stop="all_exhausted", even=even, batch_size=2, world=World(rank, ranks))
+
+    rows = list(make(0).plan(epoch=0))
+    for rank in range(ranks):
+        assert [name for row in rows if row.rank == rank for name in row.items] == names(make(rank))
+
+
 # ---- what its sources are
 
 
@@ -194,6 +207,24 @@ def test_shards_and_objects(shards):
     check_order(make)
     check_resume(make, cuts=[0, 3, 20])
     assert "s/a.tar: 0000" in [name for row in make(World()).plan() for name in row.items]
+
+
+def test_shards_in_blocks(shards):
+    """A reader that shuffles blocks does so in a mix, pass by pass."""
+
+    def make(world, stop="first_exhausted"):
+        options = {"index": "client", "shuffle": True, "block_bytes": 2048, "window_blocks": 2}
+        reader = source(shards, "s", AISShardReader, **options)
+        return AISMix({reader: 1, source(shards, "o"): 1}, even="none", world=world, stop=stop)
+
+    mix = make(World(), "all_exhausted")
+    alone = source(shards, "s", AISShardReader, index="client", shuffle=True, block_bytes=2048, window_blocks=2)
+    assert names(alone) == [name for name in names(mix) if name[0] != "o"]
+    assert [name.rpartition(" ")[2] for row in mix.plan(epoch=0) for name in row.items if name[0] != "o"] == [
+        name for name in names(make(World(), "all_exhausted")) if name[0] != "o"
+    ]
+    check_order(make)
+    check_resume(make, cuts=[0, 3, 9])
 
 
 def test_shards_without_an_index(shards):
