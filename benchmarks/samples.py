@@ -24,7 +24,7 @@ from benchmarks.measure import Content, Loaded, Measurement, Report, Stored, Tar
 from benchmarks.rivals import ceiled_reads, has_ceiling, many, owner_urls
 from benchmarks.shards import INDEXED, WEBDATASET, filled, indexed, packed, samples, webdataset
 
-BATCHES, BATCH = 8, 64  # get-batches in flight, samples in each: the best of those that were tried
+BATCHES, BATCH = 8, 128  # get-batches in flight, samples in each: the best of those that were tried
 
 
 class Place(NamedTuple):
@@ -59,7 +59,7 @@ def by_batch(stored: Stored) -> Iterable[Any]:
     from aisdatapipes import AISShardMapDataset
 
     data = AISShardMapDataset(bucket_of(stored.endpoint, stored.bucket))
-    return Loaded(DataLoader(data, batch_size=BATCH, shuffle=True, collate_fn=list), data)
+    return Loaded(DataLoader(data, batch_size=64, shuffle=True, collate_fn=list), data)
 
 
 def get_batch(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
@@ -106,7 +106,7 @@ class InC:
 
 
 SHUFFLED, MAPPED = "aisdatapipes AISShardReader, shuffled", "aisdatapipes AISShardMapDataset, DataLoader(64, shuffle)"
-ARCHPATH, CURL, C = "get-batch with archpath, 8 of 64 in flight", "pycurl, the same ranges", "C and epoll, the same ranges"
+ARCHPATH, CURL, C = "get-batch with archpath, 8 of 128 in flight", "pycurl, the same ranges", "C and epoll, the same ranges"
 TARGETS = (
     Target(SHUFFLED, f"{WEBDATASET}, in order", 1),
     Target(SHUFFLED, f"{WEBDATASET}, in order", 1.5),
