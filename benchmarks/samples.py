@@ -19,15 +19,12 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from aisdatapipes.testing import AISBucket
-from benchmarks.cluster import bucket_of, cluster, put_all
-from benchmarks.measure import Content, Loaded, Measurement, Report, Stored, Target, asked, chosen, content_of, named
+from benchmarks.cluster import bucket_of
+from benchmarks.measure import Content, Loaded, Measurement, Report, Stored, Target, asked, chosen
 from benchmarks.rivals import ceiled_reads, has_ceiling, many, owner_urls
-from benchmarks.shards import OURS as IN_ORDER
-from benchmarks.shards import WEBDATASET, ours, packed, samples, webdataset
+from benchmarks.shards import INDEXED, WEBDATASET, filled, indexed, packed, samples, webdataset
 
-BATCHES, BATCH = 8, 64  # get-batches in flight, samples in each: the best of those that were tried
-HEADER = 512
+BATCHES, BATCH = 8, 128  # get-batches in flight, samples in each: the best of those that were tried
 
 
 class Place(NamedTuple):
@@ -43,6 +40,12 @@ class Place(NamedTuple):
         (_, first, _), (_, last, size) = self.members[0], self.members[-1]
         return f"{first}-{last + size - 1}"
 
+    @property
+    def between(self) -> int:
+        """Bytes of the range that are no member's."""
+        first, last = self.members[0][1], self.members[-1][1]
+        return last - first - sum(size for _, _, size in self.members[:-1])
+
 
 def shuffled(stored: Stored) -> Iterable[Any]:
     from aisdatapipes import AISShardReader
@@ -56,7 +59,7 @@ def by_batch(stored: Stored) -> Iterable[Any]:
     from aisdatapipes import AISShardMapDataset
 
     data = AISShardMapDataset(bucket_of(stored.endpoint, stored.bucket))
-    return Loaded(DataLoader(data, batch_size=BATCH, shuffle=True, collate_fn=list), data)
+    return Loaded(DataLoader(data, batch_size=64, shuffle=True, collate_fn=list), data)
 
 
 def get_batch(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
@@ -88,22 +91,22 @@ def same_ranges(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
         yield place.key, {extension: data[at - first : at - first + size] for extension, at, size in place.members}
 
 
-def same_ranges_in_c(stored: Stored, *, places: list[Place]) -> Measurement:
-    """`ceiling.c` over the range of each sample: number and bytes are compared, contents are not."""
-    urls = owner_urls(stored)
-    count, size, seconds, cpu = ceiled_reads([(urls[place.shard], place.range) for place in places])
-    between = sum(
-        one.members[-1][1] - one.members[0][1] - sum(size for _, _, size in one.members[:-1]) for one in places
-    )
-    return Measurement(Content(count, size - between, stored.content.sum), seconds, cpu, 0)
+class InC:
+    """`ceiling.c` over the range of each sample, as a contender: number and bytes are compared, contents are not."""
+
+    def __init__(self, places: list[Place]) -> None:
+        self.places = places
+
+    def measure(self, _contender: Any, stored: Stored) -> Measurement:
+        """How it is measured."""
+        urls = owner_urls(stored)
+        count, size, seconds, cpu = ceiled_reads([(urls[place.shard], place.range) for place in self.places])
+        between = sum(place.between for place in self.places)
+        return Measurement(Content(count, size - between, stored.content.sum), seconds, cpu, 0)
 
 
 SHUFFLED, MAPPED = "aisdatapipes AISShardReader, shuffled", "aisdatapipes AISShardMapDataset, DataLoader(64, shuffle)"
-ARCHPATH, CURL, C = (
-    "get-batch with archpath, 8 of 64 in flight",
-    "pycurl, the same ranges",
-    "C and epoll, the same ranges",
-)
+ARCHPATH, CURL, C = "get-batch with archpath, 8 of 128 in flight", "pycurl, the same ranges", "C and epoll, the same ranges"
 TARGETS = (
     Target(SHUFFLED, f"{WEBDATASET}, in order", 1),
     Target(SHUFFLED, f"{WEBDATASET}, in order", 1.5),
@@ -123,49 +126,25 @@ def places_in(archives: Iterable[bytes]) -> list[Place]:
     return found
 
 
-def have_indexed(stored: Stored) -> None:
-    """Let the cluster index the bucket."""
-    from aisdatapipes import AISShardReader
-
-    len(AISShardReader(bucket_of(stored.endpoint, stored.bucket), index="server"))
-
-
 def main() -> int:
     options = asked(__doc__ or "")
     shards, count = (2, 50) if options.quick else (8, 500)
-    names = tuple(named("train", shards, "tar"))
-    archives = [packed(samples(i, count)) for i in range(shards)]
-    places = random.Random(0).sample(places_in(archives), shards * count)
-    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
-        put_all(endpoint, made.name, zip(names, archives, strict=True))
-        expected = content_of(sample for i in range(shards) for sample in samples(i, count))
-        stored = Stored(endpoint, made.name, names, expected)
-        have_indexed(stored)
+    places = random.Random(0).sample(places_in(packed(samples(i, count)) for i in range(shards)), shards * count)
+    with filled(shards, count) as (stored, server):
         contenders: dict[str, Any] = {
             SHUFFLED: shuffled,
             MAPPED: by_batch,
-            f"{IN_ORDER}, in order": ours,
+            f"{INDEXED}, in order": indexed,
             f"{WEBDATASET}, in order": webdataset,
             ARCHPATH: functools.partial(get_batch, places=places),
             CURL: functools.partial(same_ranges, places=places),
         }
         if has_ceiling():
-            contenders[C] = functools.partial(same_ranges, places=places)
-            contenders[C].measure = InC(places)
+            contenders[C] = InC(places)
         report = Report("samples", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
         report.measure(chosen(contenders, options), stored)
     report.check(*TARGETS)
     return report.finish(keep=not options.only)
-
-
-class InC:
-    """How the client in C is measured."""
-
-    def __init__(self, places: list[Place]) -> None:
-        self.places = places
-
-    def __call__(self, _contender: Any, stored: Stored) -> Measurement:
-        return same_ranges_in_c(stored, places=self.places)
 
 
 if __name__ == "__main__":

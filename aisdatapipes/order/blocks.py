@@ -53,23 +53,23 @@ class Blocks:
         """
         if n < 2:
             return positions.astype(np.int64)
-        values = self._walked(positions.reshape(-1), n, seed, epoch)
+        items = min(self.items, n)  # so that walking takes less than two steps on average
+        values = self._walked(positions.reshape(-1), n, items, seed, epoch)
         outside = values >= n
         while outside.any():
-            values[outside] = self._walked(values[outside], n, seed, epoch)
+            values[outside] = self._walked(values[outside], n, items, seed, epoch)
             outside = values >= n
         return values.reshape(positions.shape)
 
-    def _walked(self, positions: Positions, n: int, seed: int, epoch: int) -> Positions:
-        """The same where the last block is as long as the others."""
-        count = -(-n // self.items)
-        window, within = np.divmod(positions, self.span)
-        last = count // self.window  # the window that is shorter, if there is one
-        whole = window < last
-        within[whole] = permuted(within[whole], self.span, seed, epoch, window[whole])
-        within[~whole] = permuted(within[~whole], count % self.window * self.items, seed, epoch, window[~whole])
-        block, item = np.divmod(within, self.items)
-        return permuted(window * self.window + block, count, seed, epoch) * self.items + item
+    def _walked(self, positions: Positions, n: int, items: int, seed: int, epoch: int) -> Positions:
+        """The same where the last block is as long as the others: ``items``."""
+        count = -(-n // items)
+        window, within = np.divmod(positions, self.window * items)
+        whole = window < count // self.window  # else it is the last one, with fewer blocks
+        for part, blocks in ((whole, self.window), (~whole, count % self.window)):
+            within[part] = permuted(within[part], blocks * items, seed, epoch, window[part])
+        block, item = np.divmod(within, items)
+        return permuted(window * self.window + block, count, seed, epoch) * items + item
 
     def windows(self, shares: Iterable[Positions]) -> Iterator[Positions]:
         """Positions of an epoch, cut and joined anew: those of one window are one array."""
