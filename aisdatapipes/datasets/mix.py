@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from fractions import Fraction
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import xxhash
@@ -34,6 +34,9 @@ from aisdatapipes.order.standing import Standing, Start, without_first
 from aisdatapipes.order.turns import parts_of
 from aisdatapipes.pipes.place import current_world, with_rank
 from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume, checked_batches
+
+# A mapping is invariant in its keys: one of a single class of datasets would not be a mapping of their base.
+D = TypeVar("D", bound=AISBaseIterDataset)
 
 
 class AISMix(IterableDataset[Any]):
@@ -64,7 +67,7 @@ class AISMix(IterableDataset[Any]):
 
     def __init__(
         self,
-        datasets: Mapping[AISBaseIterDataset, float],
+        datasets: Mapping[D, float],
         *,
         stop: Stop = "first_exhausted",
         batch_size: int = 1,
@@ -91,7 +94,7 @@ class AISMix(IterableDataset[Any]):
         own, order = dataset._order, self._order
         for option, default in (("batch_size", 1), ("even", None), ("world", None)):
             if getattr(own, option) not in (default, getattr(order, option)):
-                raise ConfigError(f"AISMix: {name} has a {option} of its own; give it to AISMix, which deals")
+                raise ConfigError(f"AISMix: {name} has its own {option}; give it to AISMix, which deals")
         source = dataset._drawn_from(None, SourceResume(self._resume.shared))
         placed = {"batch_size": order.batch_size, "even": order.even, "world": order.world}
         source._order = dataclasses.replace(own, **placed)  # type: ignore[arg-type]

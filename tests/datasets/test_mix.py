@@ -331,9 +331,9 @@ def test_wrong_datasets():
         ({mix: 1}, "cannot be a part of another"),
         ({AISMultiShardStream("ais://b/", **one): 1}, "reads shards as streams"),
         ({AISIterDataset("ais://b/", partition_sources_by_worker=True, **one): 1}, "a mix deals samples"),
-        ({AISIterDataset("ais://b/", batch_size=4, **one): 1}, "has a batch_size of its own"),
-        ({AISIterDataset("ais://b/", even="drop", **one): 1}, "has a even of its own"),
-        ({AISIterDataset("ais://b/", world=World(0, 2), **one): 1}, "has a world of its own"),
+        ({AISIterDataset("ais://b/", batch_size=4, **one): 1}, "has its own batch_size"),
+        ({AISIterDataset("ais://b/", even="drop", **one): 1}, "has its own even"),
+        ({AISIterDataset("ais://b/", world=World(0, 2), **one): 1}, "has its own world"),
     ]
     for datasets, what in cases:
         with pytest.raises(ConfigError, match=what):
