@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from tqdm import tqdm
@@ -14,12 +15,21 @@ from aisdatapipes.flow.indexcache import IndexCache
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.resolve import IndexMode, Resolved, resolve
+from aisdatapipes.flow.savedtable import table_of
+from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.model.config import cache_folder
 from aisdatapipes.model.errors import ConfigError
 
 log = logging.getLogger("aisdatapipes")
 
 _LINE_EVERY = 10.0  # seconds between two lines in a log
+
+
+def kept_tables(ais_source_list: Any) -> tuple[ShardTable, ...]:
+    """The tables of samples that manifests among some sources have."""
+    some = ais_source_list if isinstance(ais_source_list, (list, tuple)) else [ais_source_list]
+    tables = (getattr(thing, "table", None) for thing in some)
+    return tuple(table for table in tables if isinstance(table, ShardTable))
 
 
 def checked_index(index: Any) -> IndexMode:
@@ -38,12 +48,20 @@ def resolved(
     *,
     show_progress: bool,
     of_all_ranks: bool = False,
+    kept: Sequence[ShardTable] = (),
 ) -> Resolved:
     """The table of the samples of all shards, or none; raises as `resolve`.
 
     ``of_all_ranks`` where other ranks must come to the same result: what only this machine has does not count then.
+    Tables that manifests ``kept`` are taken instead, without a request, if they have all the shards.
     """
     shards = listing.urls(range(len(listing)))
+    if kept and index != "off" and not any(shard.etl_name for shard in shards):
+        table = table_of(shards, kept)
+        if table is not None:
+            log.info("index of %d shards: that of the manifest", len(shards))
+            return Resolved(table, "that of the manifest")
+        log.info("index of %d shards: the manifest does not have all of them", len(shards))
     shown = _Shown() if show_progress else None
     cache = None if of_all_ranks and index == "auto" else IndexCache(cache_folder() / "indexes")
     try:

@@ -175,7 +175,9 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         listing = self._listing()
         ranks = current_world(self._order.world).world_size if world_size is None else world_size
         unit = "objects" if self._samples_are_items else "shards"
-        return Plan(self._order_of_items, begins, len(listing), ranks, num_workers, unit, functools.partial(_names, listing))
+        return Plan(
+            self._order_of_items, begins, len(listing), ranks, num_workers, unit, functools.partial(_names, listing)
+        )
 
     def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.

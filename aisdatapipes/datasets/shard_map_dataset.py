@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
-from aisdatapipes.datasets.indexing import checked_index, resolved
+from aisdatapipes.datasets.indexing import checked_index, kept_tables, resolved
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.options import MapOptions
 from aisdatapipes.datasets.shard_reader import AISShardReader
@@ -74,13 +74,13 @@ class AISShardMapDataset(AISBaseMapDataset):
         parsed = None if fields is None else Fields.parse(fields, missing)
         super().__init__(bucket_list, prefix_map, **options)
         self._chosen = Chosen(parsed, missing)
-        self._table = self._indexed(index, show_progress=show_progress)
+        self._table = self._indexed(index, kept_tables(bucket_list), show_progress=show_progress)
 
-    def _indexed(self, index: IndexMode, *, show_progress: bool) -> ShardTable:
+    def _indexed(self, index: IndexMode, kept: Sequence[ShardTable], *, show_progress: bool) -> ShardTable:
         meter = Meter()
         try:
             clusters = self._clusters()
-            found = resolved(self._listing, index, clusters, meter, show_progress=show_progress)
+            found = resolved(self._listing, index, clusters, meter, show_progress=show_progress, kept=kept)
             if found.table is None:
                 found = resolved(self._listing, "client", clusters, meter, show_progress=show_progress)
         finally:
