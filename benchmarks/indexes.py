@@ -1,8 +1,8 @@
 """What do a thousand indexes cost: to read them, and to plan an epoch by them?
 
-1,000 shards of 1,000 members, 500 samples each, which the cluster has indexed. Each measurement is a job that begins: it
-lists the bucket (or loads a manifest), reads what tells where the samples are, and plans the first and the last step of
-a shuffled epoch. Memory is the highest resident size, over what it was before.
+1,000 shards of 1,000 members, 500 samples each, which the cluster has indexed. Each measurement is a job that begins:
+it lists the bucket (or loads a manifest), reads what tells where the samples are, and plans the first and the last step
+of a shuffled epoch. Memory is the highest resident size, over what it was before.
 
     python -m benchmarks.indexes [--quick]
 """

@@ -18,7 +18,10 @@ from benchmarks.measure import Content, Limit, Measurement, Report, Stored, aske
 from benchmarks.shards import filled
 
 SECONDS, REQUESTS, READ = "seconds", "requests", "bytes of samples read"
-INDEXED, LISTED = "aisdatapipes len(AISShardReader), by the server's index", "aisdatapipes len(AISShardReader(index='off'))"
+INDEXED, LISTED = (
+    "aisdatapipes len(AISShardReader), by the server's index",
+    "aisdatapipes len(AISShardReader(index='off'))",
+)
 
 
 def ours(stored: Stored, *, index: Any) -> Any:

@@ -110,10 +110,8 @@ ceiling.measure = ceiled  # type: ignore[attr-defined]
 one_stream.measure = streamed  # type: ignore[attr-defined]
 
 
-def many(
-    asked_for: Iterable[tuple[T, str, str | bytes | None]], width: int = WIDTH
-) -> Iterator[tuple[T, bytes]]:
-    """Contents as they come, ``width`` requests in flight: of (what it is, URL, range ``first-last`` or body or None)."""
+def many(asked_for: Iterable[tuple[T, str, str | bytes | None]], width: int = WIDTH) -> Iterator[tuple[T, bytes]]:
+    """Contents as they come, ``width`` requests in flight: of (what it is, URL, range ``first-last`` or a body)."""
     multi, free, left = pycurl.CurlMulti(), [_reader() for _ in range(width)], iter(asked_for)
     under_way: dict[Any, tuple[T, list[bytes]]] = {}
     while True:

@@ -106,7 +106,11 @@ class InC:
 
 
 SHUFFLED, MAPPED = "aisdatapipes AISShardReader, shuffled", "aisdatapipes AISShardMapDataset, DataLoader(64, shuffle)"
-ARCHPATH, CURL, C = "get-batch with archpath, 8 of 128 in flight", "pycurl, the same ranges", "C and epoll, the same ranges"
+ARCHPATH, CURL, C = (
+    "get-batch with archpath, 8 of 128 in flight",
+    "pycurl, the same ranges",
+    "C and epoll, the same ranges",
+)
 TARGETS = (
     Target(SHUFFLED, f"{WEBDATASET}, in order", 1),
     Target(SHUFFLED, f"{WEBDATASET}, in order", 1.5),

@@ -18,6 +18,8 @@ from aisdatapipes.flow.join import joined_by_key
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.resolve import IndexMode, Resolved, resolve
+from aisdatapipes.flow.savedtable import table_of
+from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.model.config import ClientConfig, cache_folder
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.pipes.lister import checked_name_filter
@@ -25,6 +27,14 @@ from aisdatapipes.pipes.lister import checked_name_filter
 log = logging.getLogger("aisdatapipes")
 
 _LINE_EVERY = 10.0  # seconds between two lines in a log
+
+
+def kept_tables(ais_source_list: Any, join: Any = None) -> tuple[ShardTable, ...]:
+    """The tables of samples that manifests among some sources have, and among those that are joined to them."""
+    lists = [ais_source_list, *(join if isinstance(join, (list, tuple)) else [join])]
+    things = (thing for some in lists for thing in (some if isinstance(some, (list, tuple)) else [some]))
+    tables = (getattr(thing, "table", None) for thing in things)
+    return tuple(table for table in tables if isinstance(table, ShardTable))
 
 
 def checked_index(index: Any) -> IndexMode:
@@ -43,12 +53,20 @@ def resolved(
     *,
     show_progress: bool,
     of_all_ranks: bool = False,
+    kept: Sequence[ShardTable] = (),
 ) -> Resolved:
     """The table of the samples of all shards, or none; raises as `resolve`.
 
     ``of_all_ranks`` where other ranks must come to the same result: what only this machine has does not count then.
+    Tables that manifests ``kept`` are taken instead, without a request, if they have all the shards.
     """
     shards = listing.urls(range(len(listing)))
+    if kept and index != "off" and not any(shard.etl_name for shard in shards):
+        table = table_of(shards, kept)
+        if table is not None:
+            log.info("index of %d shards: that of the manifest", len(shards))
+            return Resolved(table, "that of the manifest")
+        log.info("index of %d shards: the manifest does not have all of them", len(shards))
     shown = _Shown() if show_progress else None
     cache = None if of_all_ranks and index == "auto" else IndexCache(cache_folder() / "indexes")
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
-from aisdatapipes.datasets.indexing import checked_index, clusters_of, joined_columns, resolved
+from aisdatapipes.datasets.indexing import checked_index, clusters_of, joined_columns, kept_tables, resolved
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.options import MapOptions
 from aisdatapipes.datasets.shard_reader import AISShardReader
@@ -80,21 +80,23 @@ class AISShardMapDataset(AISBaseMapDataset):
         parsed = None if fields is None else Fields.parse(fields, missing)
         super().__init__(bucket_list, prefix_map, **options)
         self._chosen = Chosen(parsed, missing)
-        self._table = self._indexed(index, show_progress=show_progress)
+        self._table = self._indexed(index, kept_tables(bucket_list, join), show_progress=show_progress)
 
-    def _indexed(self, index: IndexMode, *, show_progress: bool) -> ShardTable:
+    def _indexed(self, index: IndexMode, kept: Sequence[ShardTable], *, show_progress: bool) -> ShardTable:
         meter = Meter()
         try:
             listings = [self._listing, *(column.listing(meter) for column in self._columns)]
-            tables = [self._table_of(listing, index, meter, show_progress=show_progress) for listing in listings]
+            tables = [self._table_of(listing, index, meter, kept, show_progress=show_progress) for listing in listings]
         finally:
             # What was asked for an index is no object that anybody got.
             self._shared.add(dataclasses.replace(meter, objects=0, bytes=0), Meter())
         return joined_by_key(tables)
 
-    def _table_of(self, listing: Listing, index: IndexMode, meter: Meter, *, show_progress: bool) -> ShardTable:
+    def _table_of(
+        self, listing: Listing, index: IndexMode, meter: Meter, kept: Sequence[ShardTable], *, show_progress: bool
+    ) -> ShardTable:
         clusters = self._clusters()
-        found = resolved(listing, index, clusters, meter, show_progress=show_progress)
+        found = resolved(listing, index, clusters, meter, show_progress=show_progress, kept=kept)
         if found.table is None:
             found = resolved(listing, "client", clusters, meter, show_progress=show_progress)
         assert found.table is not None  # noqa: S101 - an index is made, or an error raised

@@ -13,7 +13,14 @@ import numpy.typing as npt
 from aistore.sdk.obj.object import Object
 from typing_extensions import Unpack
 
-from aisdatapipes.datasets.indexing import checked_index, checked_join, clusters_of, joined, joined_columns
+from aisdatapipes.datasets.indexing import (
+    checked_index,
+    checked_join,
+    clusters_of,
+    joined,
+    joined_columns,
+    kept_tables,
+)
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
@@ -81,9 +88,9 @@ class AISShardReader(AISBaseIterDataset):
     Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards; with blocks also
         ``block_bytes * window_blocks``.
-    State: with an index, exact on any world, and of the same kind of index and the same blocks only. Without, exact at every sample with
-        one rank: the shard in which it stands is read again, its first samples passed
-        over; without ``fields`` those after it have the extensions of that shard and of the ones that follow.
+    State: with an index, exact on any world, and of the same kind of index and the same blocks only. Without, exact at
+        every sample with one rank: the shard in which it stands is read again, its first samples passed over; without
+        ``fields`` those after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
         overwritten since.
     """
@@ -126,6 +133,7 @@ class AISShardReader(AISBaseIterDataset):
         self._index = checked_index(index)
         checked_join(join, index)
         self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
+        self._kept = kept_tables(bucket_list, join)
 
     def __len__(self) -> int:
         """Samples of this rank in the epoch that comes next; those that ``missing="skip"`` leaves out included."""
@@ -218,6 +226,7 @@ class AISShardReader(AISBaseIterDataset):
             Meter(),
             show_progress=self._show_progress,
             of_all_ranks=several,
+            kept=self._kept,
         )
 
     @property

@@ -43,14 +43,17 @@ def located_samples(
 ) -> Iterator[Sample]:
     """The samples at some positions of the table, in this order.
 
-    Only the fields that are chosen are read. What lies close together in a shard is read by one request. Ranges carry no checksum of their own, but that of the whole shard: it has to be
-    that of the shard that was indexed.
+    Only the fields that are chosen are read. What lies close together in a shard is read by one request. Ranges carry
+    no checksum of their own, but that of the whole shard: it has to be that of the shard that was indexed.
 
     Args:
         table: Where the samples are.
         groups: Positions in the table, some at a time.
-        clusters, plan, meter, tolerance: As in `fetched`.
+        clusters: Where the shards are.
+        plan: How many requests are under way, and how much is read ahead.
+        meter: Counts.
         chosen: What a sample is made of.
+        tolerance: Of errors.
         together: What lies close together in a group is read together, in whichever order it is; else what comes one
             behind the other.
         run_bytes: Of one request, about, at most; 0 for ``plan.range_bytes``.
@@ -199,8 +202,10 @@ class _Reads:
         for key, recipe, begin, end in zip(rows.keys, recipes, [0, *ends.tolist()], ends.tolist(), strict=False):
             own = pieces[begin:end]
             last = max((piece.run.number for piece in own), default=-1)
-            error = recipe if isinstance(recipe, AISPipeError) else None
-            self.samples.append(_Wanted(key, recipe if error is None else None, own, last, error))
+            if isinstance(recipe, AISPipeError):
+                self.samples.append(_Wanted(key, None, own, last, recipe))
+            else:
+                self.samples.append(_Wanted(key, recipe, own, last))
         sources = self._sources(found.shards)
         places = zip(runs, found.starts.tolist(), found.ends.tolist(), strict=True)
         return [_RunRead(run, sources[run.shard], start, end) for run, start, end in places]

@@ -63,6 +63,7 @@ class Recipes:
         # In the place of contents: which of its fields it is. What is filled in is of another type.
         present: dict[str, Any] = {table.extensions[kind]: field for field, kind in enumerate(kinds)}
         extensions = table.extensions_of(shard)
+        picked: dict[str, Any] | None
         if chosen.fields is not None:
             picked = chosen.fields.picked(present, key, table.shards[shard])
         elif len(extensions) == len(present):

@@ -33,7 +33,9 @@ def joined(shards: Numbers, starts: Numbers, sizes: Numbers, limit: int, *, toge
     """The runs in which some fields are read.
 
     Args:
-        shards, starts, sizes: Of each field, in the order in which they are needed: shape (F,).
+        shards: Index of the shard of each field, in the order in which they are needed: shape (F,).
+        starts: First byte of each: shape (F,).
+        sizes: Bytes of each: shape (F,).
         limit: Bytes of a run, about: one that is as long takes no field in that begins later.
         together: All fields that lie close together make a run, in whichever order they are needed; else those that
             come one behind the other do.

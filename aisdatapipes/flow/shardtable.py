@@ -117,6 +117,12 @@ class ShardTable(Sequence[Located]):
         self._keys, self._key_ends = keys, key_ends
         self._kinds, self._blocks, self._sizes, self._homes = kinds, blocks, sizes, homes
 
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """All of it but shards, checksums, extensions and homes, as it was given."""
+        of_shards, of_keys = (self._known, self._firsts, self._begins), (self._keys, self._key_ends)
+        return (*of_shards, *of_keys, self._kinds, self._blocks, self._sizes)
+
     def __len__(self) -> int:
         return len(self._key_ends)
 
@@ -218,10 +224,8 @@ class ShardTable(Sequence[Located]):
         return digests[order], order
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arrays = (self._known, self._firsts, self._begins, self._keys, self._key_ends)
-        of_fields = (self._kinds, self._blocks, self._sizes, self._homes)
         made = {"fingerprint": self.__dict__["fingerprint"]} if "fingerprint" in self.__dict__ else None
-        return (ShardTable, (self.shards, self.checksums, self.extensions, *arrays, *of_fields), made)
+        return (ShardTable, (self.shards, self.checksums, self.extensions, *self.columns, self._homes), made)
 
 
 class TableBuilder:
@@ -256,7 +260,7 @@ class TableBuilder:
             self._begins.append(len(self._kinds))
         self._firsts.append(len(self._key_ends))
         self._known.append(len(kinds_of))
-        self._shards.append(_sized(shard, index.size))
+        self._shards.append(sized(shard, index.size))
         self._checksums.append(index.checksum)
 
     def table(self) -> ShardTable:
@@ -281,7 +285,8 @@ def _named(index: ShardIndex) -> Iterator[tuple[str, tuple[int, int], int]]:
         yield name.decode("utf-8", "surrogateescape"), (offset, size), offset
 
 
-def _sized(url: AISURL, size: int) -> AISURL:
+def sized(url: AISURL, size: int) -> AISURL:
+    """The URL with a size."""
     if url.size == size:
         return url
     return AISURL.make(

@@ -78,7 +78,7 @@ class OrderState:
         return cls(fingerprint, seed, epoch, position, within, blocks=_checked_blocks(state.get("blocks")))
 
     def check_order(self, seed: int | None, blocks: tuple[int, int] | None = None) -> None:
-        """Raise `NotResumable` unless the order is that of ``seed``, None for one that is not shuffled, in ``blocks``."""
+        """Raise `NotResumable` unless the order is that of ``seed`` (None: not shuffled) and ``blocks``."""
         if self.seed == seed:
             if self.blocks != blocks:
                 raise NotResumable(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import DataLoader
 
-from aisdatapipes import AISShardMapDataset, AISShardReader, ConfigError, CorruptShard, World
+from aisdatapipes import AISShardMapDataset, AISShardReader, ConfigError, CorruptShard, Manifest, World
 from aisdatapipes.testing import check_dataset, check_order, check_resume
 from tests.datasets.samples import shard
 
@@ -103,6 +103,19 @@ def test_what_has_no_partner(embedded_bucket, missing, keys, caplog):
         assert [b"Tx", b""][: len(keys)] == [sample["txt"] for _, sample in found]
     assert "1 of 2 samples, such as 'y' of " in caplog.text
     assert "1 of 2 samples, such as 'w' of " in caplog.text
+
+
+def test_manifests_are_joined(embedded_bucket):
+    """Manifests that keep where samples are stand for both sides, and nothing is asked of the cluster."""
+    filled(embedded_bucket)
+    config = embedded_bucket.server.config
+    left, right = (
+        Manifest.of(f"{embedded_bucket.url}{name}-", config=config, index="client") for name in ("img", "txt")
+    )
+    dataset = AISShardReader(left, join=right, fields=("jpg", "txt"))
+    assert [(key, {"jpg": one["jpg"], "txt": one["txt"]}) for key, one in EXPECTED] == list(dataset)
+    with pytest.raises(ConfigError, match="a manifest of each"):
+        Manifest.of(dataset)
 
 
 def test_keys_that_come_again_in_each_shard(embedded_bucket):

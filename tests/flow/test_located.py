@@ -58,7 +58,14 @@ def table(bucket, clusters, tmp_path):
 def began(table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=None, *, together=True, **plan):
     groups = [np.array(positions, np.int64)]
     return located_samples(
-        table, groups, clusters, FetchPlan(**plan), meter or Meter(), chosen, tolerance or Tolerance(), together=together
+        table,
+        groups,
+        clusters,
+        FetchPlan(**plan),
+        meter or Meter(),
+        chosen,
+        tolerance or Tolerance(),
+        together=together,
     )
 
 
@@ -99,7 +106,11 @@ def test_any_order(table, clusters, together):
 def test_neighbours_are_read_together(table, clusters):
     """One request for what lies close together; of a list also where it comes in another order."""
     shuffled = random.Random(1).sample(list(table.of_shard(3)), 300)
-    for positions, together, requests in ((table.of_shard(3), True, 1), (table.of_shard(3), False, 2), (shuffled, True, 1)):
+    for positions, together, requests in (
+        (table.of_shard(3), True, 1),
+        (table.of_shard(3), False, 2),
+        (shuffled, True, 1),
+    ):
         meter = Meter()
         found = read(table, positions, clusters, meter=meter, together=together)
         assert (300, requests) == (len(found), meter.requests)

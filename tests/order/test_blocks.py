@@ -38,7 +38,22 @@ def test_elements_do_not_depend_on_each_other():
 
 def test_the_order_never_changes():
     """A training that is resumed with a later version meets the same order."""
-    assert items(Blocks(1, window=2, items=3), 14, seed=1, epoch=2).tolist() == [7, 9, 10, 11, 8, 6, 5, 13, 12, 1, 4, 3, 2, 0]
+    assert items(Blocks(1, window=2, items=3), 14, seed=1, epoch=2).tolist() == [
+        7,
+        9,
+        10,
+        11,
+        8,
+        6,
+        5,
+        13,
+        12,
+        1,
+        4,
+        3,
+        2,
+        0,
+    ]
 
 
 def test_a_window_holds_whole_blocks():
@@ -60,7 +75,10 @@ def test_few_items_leave_their_block():
 def test_epochs_seeds_and_windows_differ():
     """Another order in each epoch, with each seed, and in each window."""
     n = 8 * 4 * 100
-    orders = {(seed, epoch): tuple(items(BLOCKS, n, seed, epoch).tolist()) for seed, epoch in itertools.product(range(3), range(3))}
+    orders = {
+        (seed, epoch): tuple(items(BLOCKS, n, seed, epoch).tolist())
+        for seed, epoch in itertools.product(range(3), range(3))
+    }
     assert 9 == len(set(orders.values()))
     within = {tuple(np.argsort(window).tolist()) for window in np.array(orders[0, 0]).reshape(-1, BLOCKS.span)}
     assert 100 == len(within)
@@ -96,7 +114,9 @@ def test_shares_come_by_windows(ranks, workers, batch, start):
         world = World(rank, ranks, worker, workers)
         arrays = list(order.positions(n, 2, world, start))
         dealt = [position for share in plain.positions(n, 2, world, start) for position in share.tolist()]
-        assert order.items_at(np.array(dealt, np.int64), n, 2).tolist() == [i for array in arrays for i in array.tolist()]
+        assert order.items_at(np.array(dealt, np.int64), n, 2).tolist() == [
+            i for array in arrays for i in array.tolist()
+        ]
         lengths = itertools.groupby(position // BLOCKS.span for position in dealt)
         assert [len(list(group)) for _, group in lengths] == list(map(len, arrays))
         found += [i for array in arrays for i in array.tolist()]
