@@ -6,6 +6,7 @@ exact to the sample in the middle of a batch, and goes on only in the same place
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -126,7 +127,7 @@ def job_state(standing: Standing, order: Order, n: int | None) -> OrderState:
     if whole:
         return begun.next_epoch()
     within = standing.passed if taken or standing.passed else begun.within
-    return OrderState(begun.fingerprint, begun.seed, begun.epoch, begun.position + taken, within)
+    return dataclasses.replace(begun, position=begun.position + taken, within=within)
 
 
 def without_first(shares: Iterator[Positions], count: int) -> Iterator[Positions]:

@@ -30,6 +30,7 @@ class OrderState:
         epoch: 0 or more.
         position: In ``[0, N]``: the next item, in the epoch's order.
         within: Samples of that item that were consumed, where an item has several (a shard); mostly 0.
+        blocks: Bytes of a block and blocks of a window, where blocks are shuffled; mostly None.
         version: Of this form.
     """
 
@@ -39,9 +40,10 @@ class OrderState:
     position: int = 0
     within: int = 0
     version: int = VERSION
+    blocks: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON values; ``within`` only where it is not 0."""
+        """The state as JSON values; ``within`` and ``blocks`` only where they are there."""
         found: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
@@ -49,7 +51,8 @@ class OrderState:
             "epoch": self.epoch,
             "position": self.position,
         }
-        return found | ({"within": self.within} if self.within else {})
+        found |= {"within": self.within} if self.within else {}
+        return found | ({"blocks": list(self.blocks)} if self.blocks else {})
 
     @classmethod
     def from_dict(cls, state: Any) -> OrderState:
@@ -71,11 +74,17 @@ class OrderState:
         if seed is not None and type(seed) is not int:
             raise NotResumable(f"the state's seed must be a number or None, not {seed!r}; {_HOW}")
         epoch, position = checked_number(state, "epoch"), checked_number(state, "position")
-        return cls(fingerprint, seed, epoch, position, checked_number(state, "within", 0))
+        within = checked_number(state, "within", 0)
+        return cls(fingerprint, seed, epoch, position, within, blocks=_checked_blocks(state.get("blocks")))
 
-    def check_order(self, seed: int | None) -> None:
-        """Raise `NotResumable` unless the order is that of ``seed``, None for one that is not shuffled."""
+    def check_order(self, seed: int | None, blocks: tuple[int, int] | None = None) -> None:
+        """Raise `NotResumable` unless the order is that of ``seed`` (None: not shuffled) and ``blocks``."""
         if self.seed == seed:
+            if self.blocks != blocks:
+                raise NotResumable(
+                    f"the state is of an order with {_told_blocks(self.blocks)}, this one has {_told_blocks(blocks)}; "
+                    "give the same block_bytes= and window_blocks="
+                )
             return
         if self.seed is None or seed is None:
             saved, here = ("not shuffled", "shuffled") if self.seed is None else ("shuffled", "not shuffled")
@@ -93,7 +102,8 @@ class OrderState:
             raise NotResumable(
                 f"the state is of other items: its fingerprint is {self.fingerprint}, that of these is {fingerprint}. "
                 "Objects were added, removed or overwritten since, or sources, prefixes or filter differ, or the "
-                "items are of another kind (objects, shards, samples); resume with what was there, or begin anew"
+                "items are of another kind (objects, shards, samples; of a mix, also its weights, rule and seeds); "
+                "resume with what was there, or begin anew"
             )
         if n is not None and self.position > n:
             raise NotResumable(f"the state stands at position {self.position} of {n} items; {_HOW}")
@@ -123,6 +133,18 @@ class OrderState:
         if steps == last:
             return self.next_epoch()
         return dataclasses.replace(self, position=self.position + steps * world_size * batch_size, within=0)
+
+
+def _checked_blocks(blocks: Any) -> tuple[int, int] | None:
+    if blocks is None:
+        return None
+    if isinstance(blocks, (list, tuple)) and len(blocks) == 2 and all(type(one) is int and one > 0 for one in blocks):
+        return blocks[0], blocks[1]
+    raise NotResumable(f"the state's blocks must be two numbers, 1 or more, not {blocks!r}; {_HOW}")
+
+
+def _told_blocks(blocks: tuple[int, int] | None) -> str:
+    return f"block_bytes={blocks[0]} and window_blocks={blocks[1]}" if blocks else "no blocks"
 
 
 def checked_number(state: Mapping[str, Any], name: str, default: int | None = None) -> int:

@@ -130,9 +130,7 @@ class Resume:
             start = (cursor and cursor.loaded) or self.shared.next_start()
             world, ended = current_world(order.world), False
             taken, passed = start.taken, start.passed_at(world)
-        begun = OrderState(
-            identity(start.epoch).fingerprint, order.state_seed, start.epoch, start.position, start.within
-        )
+        begun = _state(identity(start.epoch), order, start)
         return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended)
 
     def state_dict(self, order: Order, identity: Identity, batches: int | None, epoch: int | None) -> dict[str, Any]:
@@ -155,7 +153,7 @@ class Resume:
         world, items = current_world(order.world), identity(start.epoch)
         if start.fingerprint is not None:
             OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*items)
-        begun = OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, start.within)
+        begun = _state(items, order, start)
         place = place_of_worker(World(world.rank, world.world_size), order.batch_size)
         begun = job_state(Standing(begun, place, start.taken), order, items.number)
         even = order.even_for(world.world_size)
@@ -188,7 +186,7 @@ class Resume:
         return standing
 
     def _check(self, saved: OrderState, order: Order, identity: Identity | None) -> None:
-        saved.check_order(order.state_seed)
+        saved.check_order(order.state_seed, order.state_blocks)
         if identity is not None:
             saved.check_items(*identity(saved.epoch))
 
@@ -197,6 +195,12 @@ class Resume:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.shared, self._cursor = state["shared"], None
+
+
+def _state(items: Items, order: Order, start: Start) -> OrderState:
+    """The state at ``start``."""
+    seed, blocks = order.state_seed, order.state_blocks
+    return OrderState(items.fingerprint, seed, start.epoch, start.position, start.within, blocks=blocks)
 
 
 def checked_batches(batches: Any) -> int:
