@@ -27,6 +27,7 @@ from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
 from aisdatapipes.order.permutation import Positions
+from aisdatapipes.pipes.decoding import Decoding, decoder_of
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Identity, Items
 from aisdatapipes.pipes.samples import checked_missing
@@ -51,23 +52,25 @@ class AISShardReader(AISBaseIterDataset):
             alternatives. None for those of the sample's shard and of the shards before it.
         missing: A sample that lacks one: ``"zero"`` fills in ``b""``, ``"error"`` raises, ``"skip"`` leaves it out
             (counted).
+        decode: What becomes of the contents: a callable ``(key, extension, content) -> value``, or names of
+            WebDataset's handlers, ``("pil", "cls")``: see `Decoder`. None for bytes.
         index: ``"auto"`` takes the index that AIStore (5.0 or later) keeps, if there is one of every shard, and with
             one rank also one that was made on this machine; else shards are streamed. ``"server"`` has the cluster
             make what it lacks, and waits for it. ``"client"`` makes it here, by one pass over the headers, and keeps
             it. ``"off"`` streams. Where it decides itself, the log (level INFO) says what was found and what to do.
 
-    Yields: ``(key, ZeroDict)``. The key is the path up to the first dot of the last component, with folders; the
-        extension is all that follows, in lower case (WebDataset's convention).
+    Yields: ``(key, ZeroDict)``, of contents or decoded values. The key is the path up to the first dot of the last
+        component, with folders; the extension is all that follows, in lower case (WebDataset's convention).
     Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards.
     State: with an index, exact on any world, and of the same kind of index only. Without, exact at every sample with
         one rank: the shard in which it stands is read again, its first samples passed
         over; without ``fields`` those after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
-        overwritten since.
+        overwritten since; ``CorruptSample`` for what cannot be decoded, which ``on_error`` leaves out alone.
     """
 
-    class ZeroDict(dict[str, bytes]):
+    class ZeroDict(dict[str, Any]):
         """A sample's contents by extension, with ``b""`` for what it lacks, so that samples of a batch collate.
 
         Args:
@@ -75,7 +78,7 @@ class AISShardReader(AISBaseIterDataset):
             keys: All extensions that it must have.
         """
 
-        def __init__(self, values: Mapping[str, bytes] | None = None, keys: Iterable[str] = ()) -> None:
+        def __init__(self, values: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> None:
             super().__init__(values or {})
             for key in keys:
                 self.setdefault(key, b"")
@@ -90,6 +93,7 @@ class AISShardReader(AISBaseIterDataset):
         *,
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
+        decode: Decoding = None,
         index: IndexMode = "auto",
         **options: Unpack[IterOptions],
     ) -> None:
@@ -98,6 +102,7 @@ class AISShardReader(AISBaseIterDataset):
         self._missing: Missing = checked_missing(missing)
         self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
         self._fields = None if fields is None else Fields.parse(fields, missing)
+        self._decode = decoder_of(decode, self._missing)
         self._index = checked_index(index)
 
     def __len__(self) -> int:
@@ -147,7 +152,9 @@ class AISShardReader(AISBaseIterDataset):
         self, table: ShardTable, positions: Iterator[int], meter: Meter, reached: Reached
     ) -> Iterator[tuple[str, ZeroDict]]:
         chosen = Chosen(self._fields, self._missing)
-        found = located_samples(table, positions, self._clusters(), self._fetch, meter, chosen, self._tolerance)
+        found = located_samples(
+            table, positions, self._clusters(), self._fetch, meter, chosen, self._tolerance, decode=self._decode
+        )
         for key, sample in found:
             reached.items = meter.objects + meter.skipped
             yield key, self.ZeroDict(sample)
@@ -156,7 +163,7 @@ class AISShardReader(AISBaseIterDataset):
     def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
         streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
         shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
-        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached)
+        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode)
         return ((key, self.ZeroDict(sample)) for key, sample in found)
 
     # ---- with an index, the items are samples

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.decoded import Decode
 from aisdatapipes.flow.headerpass import checksum_in
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.samples import Sample
@@ -58,6 +59,7 @@ def located_samples(
     meter: Meter,
     chosen: Chosen,
     tolerance: Tolerance = RAISE,
+    decode: Decode | None = None,
 ) -> Iterator[Sample]:
     """The samples at some positions of the table, in this order.
 
@@ -68,20 +70,28 @@ def located_samples(
 
     Memory: ``plan.window_bytes``; of a list, what was read for it.
     Raises: what ``tolerance`` does not bear, when the sample is reached: ``CorruptBody`` for a shard that was
-        overwritten, ``ObjectNotFound`` and the like, ``CorruptShard`` for a field that is missing.
+        overwritten, ``ObjectNotFound`` and the like, ``CorruptShard`` for a field that is missing, what ``decode``
+        raises.
     """
     reads = _Reads(table, positions, clusters, plan, chosen)
     jobs = ordered(iter(reads), plan.width, plan.window_bytes, meter)
     try:
         for job in jobs:
             job.run.take(job, table)
-            yield from _complete(reads.samples, job.number, meter, tolerance)
-        yield from _complete(reads.samples, None, meter, tolerance)
+            yield from _complete(reads.samples, job.number, meter, tolerance, table, decode)
+        yield from _complete(reads.samples, None, meter, tolerance, table, decode)
     finally:
         jobs.close()
 
 
-def _complete(samples: deque[_Wanted], number: int | None, meter: Meter, tolerance: Tolerance) -> Iterator[Sample]:
+def _complete(
+    samples: deque[_Wanted],
+    number: int | None,
+    meter: Meter,
+    tolerance: Tolerance,
+    table: ShardTable,
+    decode: Decode | None,
+) -> Iterator[Sample]:
     """The samples for which everything up to the read with this number is enough; None for all that are left."""
     while samples and (number is None or samples[0].last <= number):
         wanted = samples.popleft()
@@ -92,9 +102,14 @@ def _complete(samples: deque[_Wanted], number: int | None, meter: Meter, toleran
             meter.skipped += 1
         else:
             content = {name: piece.data for name, piece in wanted.pieces.items()}
+            try:
+                values = content if decode is None else decode(table.shards[wanted.shard], wanted.key, content)
+            except AISPipeError as cause:
+                tolerance.bear(cause, meter)
+                continue
             meter.objects += 1
             meter.bytes += sum(map(len, content.values()))
-            yield wanted.key, content
+            yield wanted.key, values
 
 
 class _Run:
@@ -170,6 +185,7 @@ class _Wanted(NamedTuple):
         error: Why it cannot be made.
     """
 
+    shard: int
     key: str
     pieces: dict[str, _Piece] | None
     runs: list[_Run]
@@ -221,7 +237,7 @@ class _Reads:
                     run.number = next(self._count)
                     reads.append(_RunRead(run, self._table, self._clusters))
                 last = max(last, run.number)
-            self.samples.append(_Wanted(one.key, None if choice is None else pieces, runs, last, error))
+            self.samples.append(_Wanted(one.shard, one.key, None if choice is None else pieces, runs, last, error))
         return reads
 
     def _choice(self, sample: Located) -> tuple[dict[str, Any] | None, AISPipeError | None]:
