@@ -8,6 +8,7 @@ from aisdatapipes.cli.asking import Commands
 from aisdatapipes.cli.check import check
 from aisdatapipes.cli.index import index
 from aisdatapipes.cli.ls import ls
+from aisdatapipes.cli.peek import peek
 from aisdatapipes.version import __version__
 
 
@@ -21,5 +22,5 @@ def main() -> None:
     """
 
 
-for _command in (check, index, ls):
+for _command in (check, index, ls, peek):
     main.add_command(_command)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import io
 import logging
 import os
 import re
@@ -167,6 +168,38 @@ def test_ls_of_nothing(bucket, run_here):
     assert (0, [], []) == run_here("ls", f"{bucket.url}none/", endpoint=bucket.endpoint)
 
 
+# ---- peek
+
+
+def test_peek(bucket, run_here):
+    """Key, fields, sizes, and how each begins; the first sample, or that of a key."""
+    image = pytest.importorskip("PIL.Image")
+    out = io.BytesIO()
+    image.new("L", (3, 2)).save(out, "PNG")
+    with ShardWriter(f"{bucket.url}%d.tar", config=bucket.server.config) as writer:
+        writer.write({"__key__": "a/1", "png": out.getvalue(), "cls": 3, "bin": b"\0\xff", "txt": "t" * 70})
+        writer.write({"__key__": "a/2", "txt": "über\nzwei", "empty": b""})
+    first = [
+        "a/1",
+        f"  bin  {2:>12,} bytes  00 ff",
+        f"  cls  {1:>12,} bytes  3",
+        f"  png  {len(out.getvalue()):>12,} bytes  PNG, 3 x 2, L",
+        f"  txt  {70:>12,} bytes  {'t' * 60}...",
+    ]
+    assert (0, first, []) == run_here("peek", bucket.url, endpoint=bucket.endpoint)
+    code, lines, _ = run_here("peek", "--key", "a/2", bucket.url, endpoint=bucket.endpoint)
+    assert (0, "a/2", f"  txt    {10:>12,} bytes  über") == (code, lines[0], lines[-1])
+    none = f"aisdatapipes: {bucket.url}: there is no sample 'a/3'"
+    assert (1, [], [none]) == run_here("peek", "--key", "a/3", bucket.url, endpoint=bucket.endpoint)
+
+
+def test_peek_into_what_is_no_shard(bucket, run_here):
+    """It is named."""
+    bucket.put("a.txt", b"A")
+    code, out, (line,) = run_here("peek", bucket.url, endpoint=bucket.endpoint)
+    assert (1, [], True) == (code, out, line.startswith(f"aisdatapipes: {bucket.url}a.txt: "))
+
+
 # ---- check
 
 
@@ -225,7 +258,7 @@ def test_check_compares_checksums(embedded_bucket, run_here):
 # ---- what all have
 
 
-@pytest.mark.parametrize("command", ["ls", "index", "check"])
+@pytest.mark.parametrize("command", ["ls", "index", "check", "peek"])
 def test_a_bucket_that_is_not_there(server, run_here, command):
     """One line, status 1, no traceback."""
     code, out, (line,) = run_here(command, "ais://no-such-bucket-of-ours/", endpoint=server.endpoint)
@@ -301,4 +334,4 @@ def test_the_entry_point_is_the_command():
     module, _, name = scripts.partition("=")[2].strip().partition(":")
     command = getattr(importlib.import_module(module), name)
     assert (True, "aisdatapipes") == (isinstance(command, click.Group), scripts.partition("=")[0].strip())
-    assert {"check", "index", "ls"} <= set(command.commands)
+    assert {"check", "index", "ls", "peek"} == set(command.commands)
