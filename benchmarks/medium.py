@@ -27,7 +27,7 @@ TARGETS = (Target(OURS, THEIRS, 12), Limit(OURS, CPU, 140))
 
 def main() -> int:
     options = asked(__doc__ or "")
-    count = 50 if options.quick else 1000
+    count = 50 if options.quick else 4000
     objects = [(name, filler(i, SIZE)) for i, name in enumerate(named("train", count))]
     with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
         put_all(endpoint, made.name, objects)
