@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import tarfile
+import tracemalloc
 
 import pytest
+from aistore.sdk import Client
 
 from aisdatapipes import (
     AISShardMapDataset,
@@ -18,7 +21,7 @@ from aisdatapipes import (
     ShardWriter,
     Unavailable,
 )
-from aisdatapipes.devserver import DevCluster
+from aisdatapipes.devserver import DevCluster, DevProcess
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.shardindex import Lack, server_indexes
@@ -230,6 +233,25 @@ def test_a_token(embedded_server):
         with ShardWriter("ais://b/%d.tar", config=config) as written:
             written.write(sample(1))
         assert 1 == len(AISShardReader("ais://b/", config=config, index="server"))
+
+
+def test_memory_is_one_shard():
+    """What was stored is let go at once, not when the garbage collector comes by."""
+    shard, content = 4 << 20, bytes(1 << 18)
+    with DevProcess() as cluster:  # another process, so that what it keeps is not counted here
+        Client(cluster.endpoint).bucket("b").create()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            with ShardWriter("ais://b/%d.tar", maxsize=shard, config=cluster.endpoint) as written:
+                for number in range(80):
+                    written.write({"__key__": str(number), "bin": content})
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert 5 < len(written.shards)
+    assert peak < 1.8 * shard  # the buffer is an eighth larger than the shard, and a sample is copied on its way
 
 
 @pytest.mark.parametrize(("pattern", "options", "says"), [
