@@ -23,6 +23,7 @@ from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.order.deal import place_of
 from aisdatapipes.order.permutation import Positions
 from aisdatapipes.pipes.place import current_world
@@ -159,7 +160,7 @@ class AISMultiShardStream(AISBaseIterDataset):
 
 def _contents(urls: list[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[bytes]:
     for stream in streamed(urls, clusters, plan, meter):
-        for member in opened(stream, stream.url, seekable=stream.file):
+        for member in opened(stream, stream.url, seekable=stream.file, member_bytes=most_in_memory()):
             yield member.data
 
 

@@ -11,6 +11,7 @@ from aisdatapipes.flow.decoded import Decode, decoded
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
 from aisdatapipes.model.errors import AISPipeError
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire import samples as convention
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.samples import Fields, Missing
@@ -91,7 +92,10 @@ def _read(
         try:
             if fields is None and shard.extensions is not None:
                 known.update(dict.fromkeys(shard.extensions()))
-            members = opened(shard.chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
+            members = opened(
+                shard.chunks, shard.name,
+                seekable=shard.seekable, on_unterminated=unterminated, member_bytes=most_in_memory(),
+            )  # fmt: skip
             for number, (key, sample) in enumerate(convention.samples(members, shard.name), 1):
                 if number <= before:
                     known.update(dict.fromkeys(sample))

@@ -18,7 +18,7 @@ from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import object_size
 from aisdatapipes.store.part import PartInMemory, PartInPieces
-from aisdatapipes.store.read import Read
+from aisdatapipes.store.read import Read, taken_alone
 
 # A shard is a sequence of these: one whole, or parts.
 Piece: TypeAlias = "Read | PartInPieces"
@@ -35,7 +35,8 @@ def streamed(
     listings: dict[AISURL, Members] = {}
     parts = _parts(urls, clusters, plan, listings if with_extensions else None)
     reads = ordered(parts, plan.width, plan.window_bytes, meter)
-    for first in reads:
+    for found in reads:
+        first = taken_alone(found) if isinstance(found, Read) else found
         stream = ShardStream(first, _of_one_shard(first, reads), plan, meter, listings.pop(first.url, None))
         yield stream
         stream.pass_over()

@@ -13,11 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
 
 from aisdatapipes.model.errors import StoreError, Unavailable
 from aisdatapipes.store import answers
-from aisdatapipes.store.transport import Reply, Request, Sink
+from aisdatapipes.store.transport import ANSWER_BYTES, Reply, Request, Sink
 
 if TYPE_CHECKING:
     from aisdatapipes.store.cluster import Cluster
@@ -42,8 +41,8 @@ class Exchange:
     # fmt: off
     __slots__ = (
         "_began", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body", "byte_range",
-        "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
-        "subject", "what",
+        "cluster", "ended", "error", "headers", "method", "outgrown", "owner", "path", "redirects", "reply", "request",
+        "room", "sink", "subject", "what",
     )
     # fmt: on
 
@@ -51,6 +50,8 @@ class Exchange:
     early = False
     weight = 1
     waited_s = 0.0
+    # Where the endpoint leads out of the cluster, as far as it is known, the map is read again; not for the map itself.
+    asks_for_the_map = True
 
     def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner
@@ -66,6 +67,8 @@ class Exchange:
         self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
         self.ended = False
+        self.outgrown = False
+        self.room = -1
         self._cancelled = False
 
     @property
@@ -96,17 +99,26 @@ class Exchange:
         self.begin()
         return self.result()
 
-    def result(self) -> Reply:
-        """The answer to what `begin` asked; raises its error."""
+    def wait_for_end(self) -> None:
+        """Wait until what `begin` asked has its answer or its error."""
         try:
             self._over.wait()
         except BaseException:  # Ctrl-C
             self.cancel()
             raise
+
+    def result(self) -> Reply:
+        """The answer to what `begin` asked; raises its error."""
+        self.wait_for_end()
         if self.error is not None:
             raise self.error
         assert self.reply is not None  # noqa: S101 - ended without an error, so with a reply
         return self.reply
+
+    @property
+    def most_bytes(self) -> int:
+        """Of an answer, at most: a longer one is not read, and is an error."""
+        return ANSWER_BYTES
 
     def accept(self, reply: Reply) -> StoreError | None:
         """None if a 200 or 206 is what was asked for, else why not (then it is asked again)."""
@@ -128,7 +140,9 @@ class Exchange:
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
             return
-        self.request = Request(url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink)
+        self.request = Request(
+            url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink, self.most_bytes
+        )
         self.cluster.transport.send(self.request, self._arrived)
 
     def _arrived(self, reply: Reply) -> None:
@@ -154,7 +168,7 @@ class Exchange:
             else:
                 self._again(error, reply)
             return
-        if reply.failure is not None and status in (200, 206):
+        if reply.failure is not None and reply.failure.kind != "excess" and status in (200, 206):
             self.keep(reply)
         if self._direct:
             self._ask_endpoint(reply)
@@ -172,20 +186,21 @@ class Exchange:
             self._try(None)
 
     def _redirected(self, reply: Reply) -> None:
-        here = self.request.url if self.request else ""
-        url = urljoin(here, reply.header("Location") or "")
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
         self.redirects += 1
+        found = answers.location(reply, self.request.url if self.request else "")
+        if found is None:
+            self._again(self._unavailable("redirected to what is no address of AIStore's API"), reply)
+            return
+        origin, url = found
         if self.redirects > MAX_HOPS:
             self._again(self._unavailable(f"{MAX_HOPS} redirects in a row, the last one to {origin}"), reply)
-        elif origin in self.cluster.origins:
-            self._send(url)
+        elif origin in self.cluster.origins or not self.asks_for_the_map:
+            self._follow(origin, url, reply)
         else:
             self.cluster.refresh(lambda: self._follow(origin, url, reply))
 
     def _follow(self, origin: str, url: str, reply: Reply) -> None:
-        """After the map was read again: a node that is still not in it is not of this cluster."""
+        """Go on there, but only to a node of this cluster: what is not in the map is none."""
         if origin in self.cluster.origins:
             self._send(url)
         else:

@@ -6,10 +6,14 @@ from abc import abstractmethod
 
 from aisdatapipes.model.errors import StoreError, Truncated
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store import answers
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
-from aisdatapipes.store.read import checksum_of, path_of, version_of
+from aisdatapipes.store.read import checksum_of, is_excess, path_of, version_of
 from aisdatapipes.store.transport import Reply
+
+
+_ERROR_BYTES = 64 << 10  # of an answer that is no part, such as an error
 
 
 class Part(Exchange):
@@ -55,6 +59,17 @@ class Part(Exchange):
     def held(self) -> int:
         """Bytes that it occupies."""
         return self._came if self.error is None else 0
+
+    @property
+    def most_bytes(self) -> int:
+        """The part, or the words of an error."""
+        return max(self.length, _ERROR_BYTES)
+
+    def _refused(self, reply: Reply) -> None:
+        if is_excess(reply):
+            self._end(None, self._anew(reply, "asked for a part of it, the cluster sent more"))
+        else:
+            super()._refused(reply)
 
     @abstractmethod
     def put(self, at: int, data: bytes) -> None:
@@ -157,5 +172,4 @@ class PartInMemory(Part):
 
 def _total(reply: Reply) -> int:
     """Bytes of the whole object by ``Content-Range: bytes 0-9/100``."""
-    total = (reply.header("Content-Range") or "").rpartition("/")[2]
-    return int(total) if total.isdecimal() else -1
+    return answers.number_in((reply.header("Content-Range") or "").rpartition("/")[2])

@@ -27,6 +27,7 @@ from urllib3.exceptions import (
 )
 
 from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store import answers
 from aisdatapipes.store.certificates import ca_bundle
 from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request, tell
 
@@ -144,6 +145,9 @@ class ThreadTransport:
             try:
                 if not self._received(request, response, chunks):
                     failure = _CLOSED  # or cancelled: then nobody hears of it
+            except BaseException:
+                response.close()  # what else would come is not wanted
+                raise
             finally:
                 if request in self._dropped or self._closed:
                     response.close()  # not drained: the rest may be large
@@ -185,9 +189,14 @@ class ThreadTransport:
     def _received(self, request: Request, response: urllib3.BaseHTTPResponse, chunks: list[bytes]) -> bool:
         """True when the body is complete; False when it is not wanted any more."""
         sink = request.sink if response.status in (200, 206) else None
+        if request.method != "HEAD":
+            _check_excess(answers.number_in(response.headers.get("Content-Length")), request)
+        came = 0
         for data in response.stream(CHUNK_BYTES, decode_content=False):
             if request in self._dropped or self._closed:
                 return False
+            came += len(data)
+            _check_excess(came, request)
             if sink is None:
                 chunks.append(data)
                 continue
@@ -198,6 +207,15 @@ class ThreadTransport:
                 if request in self._dropped or self._closed:
                     return False
         return True
+
+
+class _Excess(Exception):
+    """More bytes than the request allows."""
+
+
+def _check_excess(length: int, request: Request) -> None:
+    if length > request.most_bytes:
+        raise _Excess(f"the answer has {length} bytes or more, and {request.most_bytes} are allowed")
 
 
 def _pool(config: ClientConfig) -> urllib3.PoolManager:
@@ -217,6 +235,8 @@ def _pool(config: ClientConfig) -> urllib3.PoolManager:
 
 
 def _kind(error: Exception, status: int) -> FailureKind:
+    if isinstance(error, _Excess):
+        return "excess"
     if isinstance(error, SSLError):
         return "tls"
     if isinstance(error, (NewConnectionError, NameResolutionError)):

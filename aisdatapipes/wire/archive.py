@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from aisdatapipes.model.errors import CorruptShard
 from aisdatapipes.wire.compression import decompressed
-from aisdatapipes.wire.tar import Member, members
+from aisdatapipes.wire.tar import ANY_SIZE, Member, members, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -65,6 +65,7 @@ def opened(
     *,
     seekable: Callable[[], BinaryIO] | None = None,
     on_unterminated: Callable[[str], None] | None = None,
+    member_bytes: int = ANY_SIZE,
 ) -> Iterator[Member]:
     """The members of a shard, each as soon as its last byte is there.
 
@@ -75,6 +76,7 @@ def opened(
             collected in memory.
         on_unterminated: Called with ``shard`` at the end of a tar whose members are whole, but whose end is
             not marked by two zero blocks.
+        member_bytes: Of one member, at most: the few bytes of a compressed shard can become any number.
 
     Raises: ``CorruptShard`` behind the last complete member; ``ConfigError`` for zstd without its package.
     """
@@ -87,18 +89,19 @@ def opened(
     what = kind(shard, head)
     whole = itertools.chain([head], pieces)
     if what == "zip":
-        yield from zip_members(seekable() if seekable else io.BytesIO(b"".join(whole)), shard)
+        yield from zip_members(seekable() if seekable else io.BytesIO(b"".join(whole)), shard, member_bytes)
         return
     plain = whole if what == "tar" else decompressed(whole, what, shard)
-    yield from members(plain, shard, on_unterminated=on_unterminated)
+    yield from members(plain, shard, on_unterminated=on_unterminated, member_bytes=member_bytes)
 
 
-def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:
+def zip_members(file: BinaryIO, shard: str, member_bytes: int = ANY_SIZE) -> Iterator[Member]:
     """The members of a zip archive as they lie in it; folders and symbolic links are passed over.
 
     Args:
         file: Seekable; it is not closed here, and its own errors come through as they are.
         shard: Name or URL for messages.
+        member_bytes: As in `opened`.
 
     Yields: Members whose ``offset`` is that of the local header in the zip.
     Raises: ``CorruptShard``, also for encrypted members and unknown compressions.
@@ -112,6 +115,8 @@ def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:
                     continue
                 where = f"member {info.filename!r} at offset {info.header_offset}"
                 _check_open(info, where, shard)
+                if info.file_size > member_bytes:
+                    raise CorruptShard(f"{where}: {too_large(info.file_size, member_bytes)}", url=shard)
                 yield Member(info.filename, archive.read(info), info.header_offset)
     except CorruptShard:
         raise

@@ -37,6 +37,7 @@ MAX_HEADER_BYTES = 1 << 20
 LINK_BYTES = 8 << 20
 LINK_MEMBER_BYTES = 1 << 20
 
+ANY_SIZE = 1 << 63  # no limit
 _REGULAR = b"0\x007"  # file, file of a v7 archive, "contiguous" file
 _LINK = ord("1")
 _WITHOUT_DATA = b"23456"  # symbolic link, character and block device, folder, pipe
@@ -47,6 +48,11 @@ _ADVICE = {
     ord("M"): "it continues another volume; join the volumes first",
 }
 _REMEMBERED = ("path", "size", "linkpath")  # the pax keys that matter here
+
+
+def too_large(size: int, most: int) -> str:
+    """Why a member is not read."""
+    return f"it has {size:,} bytes, and at most {most:,} can be: here they do not fit in memory"
 
 
 class Member(NamedTuple):
@@ -71,6 +77,7 @@ class TarParser:
         shard: Name or URL for messages.
         link_bytes: Bytes of the archive that are kept, so that a hard link finds its target; 0 keeps nothing,
             for archives that have no links (the answer to a get-batch).
+        member_bytes: Of one member, at most; a larger one is an error before its data are collected.
 
     Memory: the member that is arriving, the piece, and ``link_bytes``.
 
@@ -84,13 +91,14 @@ class TarParser:
     # fmt: off
     __slots__ = (
         "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_name",
-        "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at",
+        "_most", "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at",
         "_zero_blocks", "shard", "unterminated",
     )
     # fmt: on
 
-    def __init__(self, shard: str, *, link_bytes: int = LINK_BYTES) -> None:
+    def __init__(self, shard: str, *, link_bytes: int = LINK_BYTES, member_bytes: int = ANY_SIZE) -> None:
         self.shard = shard
+        self._most = member_bytes
         self.unterminated = False
         self._offset = 0  # bytes of the archive that came in
         self._broken: CorruptShard | None = None
@@ -189,6 +197,8 @@ class TarParser:
             if stop <= end:
                 self._complete(chunk[pos:stop], done)
             else:
+                if self._size > self._most:
+                    raise ValueError(too_large(self._size, self._most))
                 self._missing = stop - end
                 if pos < end:
                     self._parts.append(chunk[pos:])
@@ -322,7 +332,11 @@ class TarParser:
 
 
 def members(
-    chunks: Iterable[bytes], shard: str, *, on_unterminated: Callable[[str], None] | None = None
+    chunks: Iterable[bytes],
+    shard: str,
+    *,
+    on_unterminated: Callable[[str], None] | None = None,
+    member_bytes: int = ANY_SIZE,
 ) -> Iterator[Member]:
     """The members of a tar archive, each as soon as its last byte is there.
 
@@ -331,13 +345,14 @@ def members(
         shard: Name or URL for messages.
         on_unterminated: Called with ``shard`` at the end of an archive whose members are whole, but whose end
             is not marked by two zero blocks.
+        member_bytes: As in `TarParser`.
 
     Raises: ``CorruptShard`` behind the last complete member.
 
     >>> [member.name for member in members([entry("a.txt", b"A"), END], "a.tar")]
     ['a.txt']
     """
-    parser = TarParser(shard)
+    parser = TarParser(shard, member_bytes=member_bytes)
     for chunk in chunks:
         yield from parser.feed(chunk)
     parser.close()
