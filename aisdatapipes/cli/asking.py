@@ -41,8 +41,12 @@ class Commands(click.Group):
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line; names of objects come out byte for byte."""
-    click.echo(os.fsencode(text), err=err)
+    """Print a line; names of objects come out byte for byte, but on a terminal none that would obey them."""
+    stream = click.get_text_stream("stderr" if err else "stdout")
+    if stream.isatty():
+        click.echo("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text), err=err)
+    else:
+        click.echo(os.fsencode(text), err=err)
 
 
 def asks_cluster(command: F) -> F:

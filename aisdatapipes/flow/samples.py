@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from aisdatapipes.flow.decoded import Decode, decoded
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
-from aisdatapipes.model.errors import AISPipeError
+from aisdatapipes.model.errors import AISPipeError, shown
 from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire import samples as convention
 from aisdatapipes.wire.archive import opened
@@ -84,7 +84,7 @@ def _read(
     def unterminated(name: str) -> None:
         nonlocal warned
         if not warned:
-            log.warning("%s: the two zero blocks at the end of the tar are missing; all its members were whole", name)
+            log.warning("%s: the two zero blocks at the end of the tar are missing; all its members were whole", shown(name))
             warned = True
 
     for shard in shards:

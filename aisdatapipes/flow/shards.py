@@ -60,12 +60,22 @@ def _parts(
 
 
 def _part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan) -> Iterator[PartInPieces]:
-    """The reads that make up a shard of known size, part by part."""
+    """The reads that make up a shard of known size, part by part.
+
+    There are no more of them when the first one has told that the shard is gone, or has another size.
+    """
     (owner,) = cluster.owners_of([url])
+    first: PartInPieces | None = None
+    last = False
     for start in range(0, url.size, plan.range_bytes):
         length = min(plan.range_bytes, url.size - start)
-        last = start + length == url.size
-        yield PartInPieces(cluster, url, owner, start, length, last=last)
+        wrong = first is not None and first.ended and (first.error is not None or first.total != url.size)
+        last = wrong or start + length == url.size
+        part = PartInPieces(cluster, url, owner, start, length, last=last)
+        first = first or part
+        yield part
+        if last:
+            return
 
 
 def _size(cluster: Cluster, url: AISURL) -> int:

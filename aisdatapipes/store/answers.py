@@ -87,6 +87,12 @@ def number_in(text: str | None) -> int:
     return number if number >> 63 == 0 else -1
 
 
+def range_in(reply: Reply) -> tuple[int, int]:
+    """First byte, and bytes of the whole object, by ``Content-Range: bytes 0-9/100``; -1 for what it does not tell."""
+    told, _, total = (reply.header("Content-Range") or "").removeprefix("bytes ").partition("/")
+    return number_in(told.partition("-")[0]), number_in(total)
+
+
 def retry_after(reply: Reply) -> float | None:
     """Seconds that the server asks to wait; None where it does not say (or says a date)."""
     value = reply.header("Retry-After")

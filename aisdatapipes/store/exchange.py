@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aisdatapipes.model.errors import StoreError, Unavailable
+from aisdatapipes.model.errors import StoreError, Unavailable, shown
 from aisdatapipes.store import answers
 from aisdatapipes.store.transport import ANSWER_BYTES, Reply, Request, Sink
 
@@ -230,7 +230,7 @@ class Exchange:
         if self.attempts >= self.attempts_at_most or time.monotonic() + delay - self._began > deadline:
             self._end(None, error)
             return
-        log.warning("%s: try %d failed, next in %.2f s: %s", self.subject, self.attempts, delay, error)
+        log.warning("%s: try %d failed, next in %.2f s: %s", shown(self.subject), self.attempts, delay, error)
         self._try(None, delay)
 
     def _unavailable(self, text: str) -> StoreError:

@@ -73,6 +73,7 @@ def aim(curl: Any, request: Request, lines: list[bytes], chunks: list[bytes], to
         first, last = request.byte_range
         curl.setopt(pycurl.RANGE, f"{first}-{'' if last is None else last}")
     with_token = [f"Authorization: Bearer {token}"] if request.with_token and token else []
+    curl.unsetopt(pycurl.HTTPHEADER)  # for pycurl an empty list changes nothing: the token would go to the next one too
     curl.setopt(pycurl.HTTPHEADER, [*request.headers, *with_token])
     if request.method == "HEAD":
         curl.setopt(pycurl.NOBODY, 1)

@@ -93,12 +93,14 @@ class Part(Exchange):
         """None if all of the part is there."""
         self._put_body(reply)
         version, kept = version_of(reply), self._kept
-        self.total = _total(reply)
-        expected = min(self.length, self.total - self.start_at)
+        first, self.total = answers.range_in(reply)
         if kept and version != self.version:
             return self._anew(reply, "it was overwritten while it was read")
         if reply.status != 206:
             return self._anew(reply, "asked for a part of it, the cluster sent everything")
+        if first != self.start_at + kept:
+            return self._anew(reply, "the answer does not tell which part it is, or is another one than was asked for")
+        expected = min(self.length, self.total - self.start_at)
         if self._came != expected:
             text = f"{self._came} bytes of the {expected} asked for, from byte {self.start_at} on"
             return self._anew(reply, text)
@@ -166,10 +168,5 @@ class PartInMemory(Part):
 
     def put(self, at: int, data: bytes) -> None:
         """Write a piece where it belongs."""
-        end = min(at + len(data), self.length)
+        end = max(at, min(at + len(data), self.length))  # more may come than was asked for
         self.memory[at:end] = data[: end - at]
-
-
-def _total(reply: Reply) -> int:
-    """Bytes of the whole object by ``Content-Range: bytes 0-9/100``."""
-    return answers.number_in((reply.header("Content-Range") or "").rpartition("/")[2])

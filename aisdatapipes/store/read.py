@@ -13,6 +13,7 @@ import xxhash
 
 from aisdatapipes.model.errors import CorruptBody, StoreError, Truncated
 from aisdatapipes.model.url import AISURL, object_path
+from aisdatapipes.store import answers
 from aisdatapipes.store.ceiling import SLACK_BYTES, most_in_memory
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
@@ -82,6 +83,8 @@ class Read(Exchange):
         if self._kept:
             if version_of(reply) != self._kept_version or reply.status != 206:
                 return self._corrupt(reply, "it was overwritten while it was read")
+            if answers.range_in(reply)[0] != len(self._kept):
+                return self._corrupt(reply, "the answer is another part of it than was asked for")
             body = self._kept + body
         promised = checksum_of(reply)
         if not (promised or len(body) == self.url.size or _tells_its_length(reply)):
@@ -96,8 +99,10 @@ class Read(Exchange):
         return None
 
     def _refused(self, reply: Reply) -> None:
-        # Alone it could have all that there is room for: then that was too much.
-        self.outgrown = is_excess(reply) and max(self.room, self.cost) >= 0
+        # Alone it could have all that there is room for: then that was too much. And only an ETL does not know in
+        # advance how much it will send.
+        told = bool(self.url.etl_name) or reply.header("Content-Length") is not None
+        self.outgrown = is_excess(reply) and reply.status == 200 and told and max(self.room, self.cost) >= 0
         if reply.status == 416 and self._kept:
             self._again(self._corrupt(reply, "it ends before the length that was promised"), reply)
         else:

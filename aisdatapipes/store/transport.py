@@ -42,6 +42,11 @@ class Failure:
     text: str
 
 
+def excess(request: Request) -> Failure:
+    """The failure of a body that is longer than the request allows."""
+    return Failure("excess", f"the answer is longer than the {request.most_bytes:,} bytes that it can have")
+
+
 class Sink(Protocol):
     """Where a body goes as it arrives, instead of being collected."""
 
