@@ -23,11 +23,11 @@ from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
-from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.order.deal import place_of
 from aisdatapipes.order.permutation import Positions
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Items
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire.archive import opened
 
 log = logging.getLogger("aisdatapipes")

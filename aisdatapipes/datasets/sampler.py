@@ -113,7 +113,9 @@ class DynamicBatchSampler(BatchSampler):
                     yield [index]
                 else:
                     name = self._data_source.item_name(index)
-                    log.warning("%s is left out: its %d bytes are more than max_batch_size=%d", shown(name), size, limit)
+                    log.warning(
+                        "%s is left out: its %d bytes are more than max_batch_size=%d", shown(name), size, limit
+                    )
                 continue
             if batch and filled + size > limit:
                 yield batch

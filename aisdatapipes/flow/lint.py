@@ -69,7 +69,9 @@ def _look(stream: ShardStream, found: Looked) -> None:
     def unterminated(_: str) -> None:
         found.notes.append("the two zero blocks at its end are missing")
 
-    members = opened(stream, stream.url, seekable=stream.file, on_unterminated=unterminated, member_bytes=most_in_memory())
+    members = opened(
+        stream, stream.url, seekable=stream.file, on_unterminated=unterminated, member_bytes=most_in_memory()
+    )
     for _ in samples(counted(members), stream.url):
         found.samples += 1
     if strays:

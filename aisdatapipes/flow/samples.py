@@ -84,7 +84,9 @@ def _read(
     def unterminated(name: str) -> None:
         nonlocal warned
         if not warned:
-            log.warning("%s: the two zero blocks at the end of the tar are missing; all its members were whole", shown(name))
+            log.warning(
+                "%s: the two zero blocks at the end of the tar are missing; all its members were whole", shown(name)
+            )
             warned = True
 
     for shard in shards:

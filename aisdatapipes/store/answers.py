@@ -7,7 +7,6 @@ Statuses and the form of error bodies are those of AIStore's API (``cmn/err.go``
 from __future__ import annotations
 
 import re
-
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -54,10 +53,17 @@ def failure_may_pass(failure: Failure) -> bool:
     return failure.kind not in ("tls", "closed", "protocol", "excess")
 
 
-def error_of(reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False) -> StoreError:
-    """The named error for an answer that is not the one hoped for; a ``stranger`` has never answered in plain HTTP."""
+def error_of(
+    reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False, secure: bool = False
+) -> StoreError:
+    """The named error for an answer that is not the one hoped for.
+
+    A ``stranger`` has never answered; with ``secure`` it was asked in HTTPS.
+    """
     if reply.failure is not None:
-        hint = _HTTPS if stranger and reply.failure.kind == "reset" else _HINTS[reply.failure.kind]
+        hint = _HINTS[reply.failure.kind]
+        if stranger and reply.failure.kind == "reset":
+            hint = _CERTIFICATE if secure else _HTTPS
         return _error_of_failure(reply.failure, hint, url, what, attempts)
     tcode, words = _words(reply)
     kind, hint = _kind(reply.status, tcode, words)
@@ -113,9 +119,12 @@ def _kind(status: int, tcode: str, words: str) -> tuple[type[StoreError], str]:
             return BucketNotFound, "check the name and the provider, or create the bucket first"
         return ObjectNotFound, ""
     if status == 401:
-        return Denied, "pass a valid token: ClientConfig(token=...), Client(token=...) or AIS_AUTHN_TOKEN"
+        return Denied, (
+            "pass a valid token: ClientConfig(token=... or token_file=...), Client(token=...), AIS_AUTHN_TOKEN or "
+            "AIS_AUTHN_TOKEN_FILE"
+        )
     if status == 403:
-        return Denied, "the token, or its absence, does not allow this"
+        return Denied, "the token, or its absence, does not allow this; ask for a role that does"
     if status == 400 and "HTTP request to an HTTPS server" in words:
         return StoreError, "the endpoint speaks HTTPS: write https://"
     if may_pass(status):
@@ -136,7 +145,7 @@ def _words(reply: Reply) -> tuple[str, str]:
 def _shown(text: str) -> str:
     """On one line, and without what a terminal would obey."""
     flat = re.sub(r"\s+", " ", text).strip()
-    return flat if flat.isprintable() else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)
 
 
 _HINTS = {
@@ -144,12 +153,16 @@ _HINTS = {
     "timeout": "is the cluster up and reachable from here?",
     "reset": "",
     "truncated": "",
-    "tls": "pass ca_file= (or AIS_CLIENT_CA) for a private authority; write http:// for a cluster without TLS",
+    "tls": (
+        "pass ca_file= (or AIS_CLIENT_CA) for a private authority, client_cert= (or AIS_CRT and AIS_CRT_KEY) where the "
+        "cluster asks for one; write http:// for a cluster without TLS"
+    ),
     "protocol": "is this the address of an AIStore cluster?",
     "local": "",
     "excess": "",
     "closed": "",
 }
+_CERTIFICATE = "does it ask for a client's certificate? pass client_cert= (or AIS_CRT and AIS_CRT_KEY)"
 _HTTPS = "is this the address of an AIStore cluster? if it speaks HTTPS, write https://"
 
 

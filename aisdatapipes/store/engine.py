@@ -26,6 +26,7 @@ import pycurl
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import handles
+from aisdatapipes.store.token import token_of
 from aisdatapipes.store.transport import Done, Failure, Reply, Request, excess, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
@@ -267,8 +268,9 @@ class _Loop:
         request = transfer.request
         reuse = self._idle and handles.reusable(request)
         try:
+            token = token_of(self._config) if request.with_token else None
             curl = self._idle.pop() if reuse else handles.new_handle(self._config)
-            handles.aim(curl, request, transfer.lines, transfer.chunks, self._config.token)
+            handles.aim(curl, request, transfer.lines, transfer.chunks, token)
         except Exception as error:  # noqa: BLE001 - such as a certificate file that is none
             del self._transfers[request]
             tell(transfer.done, Reply(0, [], b"", Failure("local", str(error))))

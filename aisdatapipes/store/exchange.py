@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aisdatapipes.model.errors import StoreError, Unavailable, shown
+from aisdatapipes.model.errors import Denied, StoreError, Unavailable, shown
 from aisdatapipes.store import answers
+from aisdatapipes.store.token import token_of
 from aisdatapipes.store.transport import ANSWER_BYTES, Reply, Request, Sink
+from aisdatapipes.wire.clustermap import is_origin
 
 if TYPE_CHECKING:
     from aisdatapipes.store.cluster import Cluster
@@ -40,9 +42,9 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body", "byte_range",
-        "cluster", "ended", "error", "headers", "method", "outgrown", "owner", "path", "redirects", "reply", "request",
-        "room", "sink", "subject", "what",
+        "_began", "_cancelled", "_direct", "_done", "_over", "_sent", "attempts", "attempts_at_most", "body",
+        "byte_range", "cluster", "ended", "error", "headers", "method", "outgrown", "owner", "path", "redirects",
+        "reply", "request", "room", "sink", "subject", "what",
     )
     # fmt: on
 
@@ -69,6 +71,7 @@ class Exchange:
         self.ended = False
         self.outgrown = False
         self.room = -1
+        self._sent: str | None = None
         self._cancelled = False
 
     @property
@@ -135,6 +138,12 @@ class Exchange:
         self.attempts += 1
         self.redirects = 0
         self._direct = origin is not None
+        if origin is None:
+            try:
+                self._sent = token_of(self.cluster.config)
+            except Denied as error:
+                self._end(None, Denied(f"{self.what}: {error}", url=self.subject, attempts=self.attempts))
+                return
         self._send(f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None)
 
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
@@ -194,30 +203,45 @@ class Exchange:
         origin, url = found
         if self.redirects > MAX_HOPS:
             self._again(self._unavailable(f"{MAX_HOPS} redirects in a row, the last one to {origin}"), reply)
-        elif origin in self.cluster.origins or not self.asks_for_the_map:
+        elif self._leads_to(origin) or self.cluster.without_map or not self.asks_for_the_map:
             self._follow(origin, url, reply)
         else:
             self.cluster.refresh(lambda: self._follow(origin, url, reply))
 
     def _follow(self, origin: str, url: str, reply: Reply) -> None:
         """Go on there, but only to a node of this cluster: what is not in the map is none."""
-        if origin in self.cluster.origins:
+        if self._leads_to(origin):
             self._send(url)
         else:
             text = f"redirected to {origin}, which is no node of this cluster"
             self._again(self._unavailable(text), reply)
 
+    def _leads_to(self, origin: str) -> bool:
+        """Whether it is a node of this cluster: by its map, or where we may not have that, by the endpoint's word."""
+        if origin in self.cluster.origins:
+            return True
+        return self.cluster.without_map and self.redirects == 1 and is_origin(origin)
+
     def _refused(self, reply: Reply) -> None:
-        stranger = not self.cluster.answered and self.cluster.config.endpoint.startswith("http:")
-        error = answers.error_of(reply, self.subject, self.what, self.attempts, stranger=stranger)
+        error = answers.error_of(
+            reply, self.subject, self.what, self.attempts,
+            stranger=not self.cluster.answered, secure=self.cluster.config.endpoint.startswith("https:"),
+        )  # fmt: skip
         failure = reply.failure
         if failure is not None and failure.kind in ("connect", "timeout") and self.redirects:
             self.cluster.stale = True  # the endpoint sent us to a node that is gone
         passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply.status)
-        if passing:
+        if passing or (reply.status == 401 and self._has_new_token()):
             self._again(error, reply)
         else:
             self._end(None, error)
+
+    def _has_new_token(self) -> bool:
+        """Whether the token was replaced since it was sent."""
+        try:
+            return token_of(self.cluster.config) != self._sent
+        except Denied:
+            return False  # the refusal says more
 
     def _again(self, error: StoreError, reply: Reply) -> None:
         """Another try, unless attempts or time are used up."""

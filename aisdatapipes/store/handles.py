@@ -72,7 +72,7 @@ def aim(curl: Any, request: Request, lines: list[bytes], chunks: list[bytes], to
     else:
         first, last = request.byte_range
         curl.setopt(pycurl.RANGE, f"{first}-{'' if last is None else last}")
-    with_token = [f"Authorization: Bearer {token}"] if request.with_token and token else []
+    with_token = [f"Authorization: Bearer {token}"] if token else []
     curl.unsetopt(pycurl.HTTPHEADER)  # for pycurl an empty list changes nothing: the token would go to the next one too
     curl.setopt(pycurl.HTTPHEADER, [*request.headers, *with_token])
     if request.method == "HEAD":
@@ -92,6 +92,8 @@ def reusable(request: Request) -> bool:
 def failure(code: int, text: str, *, began: bool) -> Failure:
     """What libcurl's error code means to us; ``began`` when there was an answer already."""
     kind = _KINDS.get(code, "protocol")
+    if kind == "reset" and "alert" in text:  # with TLS 1.3 a server refuses its client after the handshake
+        kind = "tls"
     if kind == "reset" and began:
         kind = "truncated"
     return Failure(kind, text or f"libcurl error {code}")

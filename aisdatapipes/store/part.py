@@ -12,7 +12,6 @@ from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.read import checksum_of, is_excess, path_of, version_of
 from aisdatapipes.store.transport import Reply
 
-
 _ERROR_BYTES = 64 << 10  # of an answer that is no part, such as an error
 
 

@@ -29,6 +29,7 @@ from urllib3.exceptions import (
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import answers
 from aisdatapipes.store.certificates import ca_bundle
+from aisdatapipes.store.token import token_of
 from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request, excess, tell
 
 MAX_THREADS = 16  # more of them spend their time waiting for the GIL: 3,423 GET/s with 64, 2,159 with 16 at 5 ms
@@ -179,8 +180,9 @@ class ThreadTransport:
         if request.byte_range is not None:
             first, last = request.byte_range
             headers["Range"] = f"bytes={first}-{'' if last is None else last}"
-        if request.with_token and self._config.token:
-            headers["Authorization"] = f"Bearer {self._config.token}"
+        token = token_of(self._config) if request.with_token else None
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         # A relative URL goes out as it is; urllib3's PoolManager would turn "a/../b" into "b".
         host = pool.connection_from_url(f"{parts.scheme}://{parts.netloc}")
         path = parts.path + (f"?{parts.query}" if parts.query else "")

@@ -114,9 +114,7 @@ def zip_members(file: BinaryIO, shard: str, member_bytes: int = ANY_SIZE) -> Ite
                 if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
                     continue
                 where = f"member {info.filename!r} at offset {info.header_offset}"
-                _check_open(info, where, shard)
-                if info.file_size > member_bytes:
-                    raise CorruptShard(f"{where}: {too_large(info.file_size, member_bytes)}", url=shard)
+                _check_open(info, where, shard, member_bytes)
                 yield Member(info.filename, archive.read(info), info.header_offset)
     except CorruptShard:
         raise
@@ -126,9 +124,11 @@ def zip_members(file: BinaryIO, shard: str, member_bytes: int = ANY_SIZE) -> Ite
         raise CorruptShard(f"{where}: no zip archive, or a broken one: {cause}", url=shard) from None
 
 
-def _check_open(info: zipfile.ZipInfo, where: str, shard: str) -> None:
+def _check_open(info: zipfile.ZipInfo, where: str, shard: str, member_bytes: int) -> None:
     if info.flag_bits & _ENCRYPTED:
         raise CorruptShard(f"{where}: it is encrypted; store it without a password", url=shard)
+    if info.file_size > member_bytes:
+        raise CorruptShard(f"{where}: {too_large(info.file_size, member_bytes)}", url=shard)
 
 
 class _Reads:

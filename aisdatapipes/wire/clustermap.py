@@ -162,12 +162,13 @@ def _node(snode: _Snode) -> Node:
 def _address(snode: _Snode, net: _Net) -> str:
     """The node's ``scheme://host:port``; nothing else is ever asked, whatever a map says."""
     url = net.direct_url.rstrip("/")
-    if not _is_origin(url):
+    if not is_origin(url):
         raise Malformed(f"not a cluster map: node {snode.daemon_id!a} is said to be at {url!a}, not http://host:port")
     return url
 
 
-def _is_origin(url: str) -> bool:
+def is_origin(url: str) -> bool:
+    """Whether a text is ``http://host:port`` or ``https://host:port``, with or without the port, and nothing else."""
     try:
         parts = urlsplit(url)
         # A port that is none is a ValueError; what urlsplit forgives, such as a line feed, makes another text.

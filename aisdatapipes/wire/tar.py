@@ -90,9 +90,28 @@ class TarParser:
 
     # fmt: off
     __slots__ = (
-        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_name",
-        "_most", "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at",
-        "_zero_blocks", "shard", "unterminated",
+        "_at",
+        "_broken",
+        "_garbage",
+        "_global",
+        "_kept_bytes",
+        "_kind",
+        "_link_bytes",
+        "_missing",
+        "_most",
+        "_name",
+        "_offset",
+        "_older",
+        "_own",
+        "_partial",
+        "_parts",
+        "_recent",
+        "_size",
+        "_skip",
+        "_turn_at",
+        "_zero_blocks",
+        "shard",
+        "unterminated",
     )
     # fmt: on
 

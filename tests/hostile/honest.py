@@ -17,7 +17,9 @@ from tests.conformance.conftest import tar_of
 from tests.hostile.server import Asked, whole
 
 SHARDS = {
-    f"shards/{i}.tar": tar_of({f"{i}-{j}.{ext}": f"{i}{j}{ext}".encode() * 99 for j in range(3) for ext in ("cls", "txt")})
+    f"shards/{i}.tar": tar_of(
+        {f"{i}-{j}.{ext}": f"{i}{j}{ext}".encode() * 99 for j in range(3) for ext in ("cls", "txt")}
+    )
     for i in range(3)
 }
 OBJECTS = {f"objects/{i:03}": (f"{i} " * (i + 1)).encode() for i in range(40)}

@@ -38,7 +38,7 @@ def main() -> None:
             outcome = "data", f"{len(read(name, config_of(endpoint)))}"
         except AISPipeError as error:
             outcome = type(error).__name__, str(error)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             outcome = "escaped", repr(error)
         rose = memory("VmHWM") - before
         pool.close_all()

@@ -34,8 +34,8 @@ HEADERS = [
     "Content-Range: bytes 0-1/99999999999999999999999999", "Content-Range: what", "Content-Range: bytes */-5", "Content-Range: bytes 5-1/1",
     "Ais-Checksum-Type: xxhash2", "Ais-Checksum-Value: ../../../tmp/evil", "Ais-Checksum-Value: " + "f" * 9000, "Ais-Version: " + "9" * 9000,
     "Retry-After: nan", "Retry-After: inf", "Retry-After: -1", "Retry-After: 1e400", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT",
-    "Location: /", "Set-Cookie: a=b; Domain=.", "WWW-Authenticate: Basic realm=x", "WWW-Authenticate: Negotiate", "Alt-Svc: h2=\":1\"",
-    "Strict-Transport-Security: max-age=99999", "Connection: close", "Connection: upgrade", "Upgrade: h2c", "Hdr-Error: {\"message\": 3}",
+    "Location: /", "Set-Cookie: a=b; Domain=.", "WWW-Authenticate: Basic realm=x", "WWW-Authenticate: Negotiate", 'Alt-Svc: h2=":1"',
+    "Strict-Transport-Security: max-age=99999", "Connection: close", "Connection: upgrade", "Upgrade: h2c", 'Hdr-Error: {"message": 3}',
     "Hdr-Error: \xff\xfe", "Content-Type: multipart/mixed", "Content-Type: multipart/mixed; boundary=", "X: " + "y" * 60_000, ": nameless",
     "no colon", "X-\x01: \x02", " folded", "\tfolded", "X: \xff\xff",
 ]  # fmt: skip
@@ -59,7 +59,9 @@ class Poison:
         rng = self._random
         if (self._kinds and asked.kind not in self._kinds) or rng.random() > self._share:
             return honest.answer(asked, url)
-        spoil = rng.choice([_content, _content, _content, _status, _headers, _redirect, _garbage, _length, _chunks, _cut])
+        spoil = rng.choice(
+            [_content, _content, _content, _status, _headers, _redirect, _garbage, _length, _chunks, _cut]
+        )
         return spoil(rng, asked, url)
 
 
@@ -143,7 +145,9 @@ def _redirect(rng: random.Random, asked: Asked, url: str) -> Iterable[bytes]:
          f"{url}/latest/meta-data", f"{url}/v1/\xe9", f"{url}/v1/objects/b/a b", url.replace("127.0.0.1", "localhost"), "http://127.1:80",
          url.replace("http://", "HTTP://"), "?", "#", "../..", "file:" + asked.target]
     )  # fmt: skip
-    return whole(b"", f"Location: {place}", status=rng.choice(["301 Moved", "302 Found", "307 Temporary", "308 Permanent"]))
+    return whole(
+        b"", f"Location: {place}", status=rng.choice(["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
+    )
 
 
 def _garbage(rng: random.Random, _asked: Asked, _url: str) -> Iterable[bytes]:
@@ -165,9 +169,24 @@ def _length(rng: random.Random, asked: Asked, url: str) -> Iterable[bytes]:
 
 def _chunks(rng: random.Random, asked: Asked, url: str) -> Iterable[bytes]:
     status, headers, body = honest.content(asked, url)
-    size = rng.choice([b"%x" % len(body), b"%x" % (len(body) + 5), b"-1", b"zz", b"f" * 17, b"", b"0", b"5;ext=" + b"e" * 9000])
-    end = rng.choice([b"\r\n0\r\n\r\n", b"", b"\r\n0\r\nContent-Length: 5\r\nX: y\r\n\r\n", b"\r\n0\r\n" + b"T: t\r\n" * 9000 + b"\r\n"])
-    yield "\r\n".join([f"HTTP/1.1 {status}", *headers, "Transfer-Encoding: chunked", "", ""]).encode() + size + b"\r\n" + body + end
+    size = rng.choice(
+        [b"%x" % len(body), b"%x" % (len(body) + 5), b"-1", b"zz", b"f" * 17, b"", b"0", b"5;ext=" + b"e" * 9000]
+    )
+    end = rng.choice(
+        [
+            b"\r\n0\r\n\r\n",
+            b"",
+            b"\r\n0\r\nContent-Length: 5\r\nX: y\r\n\r\n",
+            b"\r\n0\r\n" + b"T: t\r\n" * 9000 + b"\r\n",
+        ]
+    )
+    yield (
+        "\r\n".join([f"HTTP/1.1 {status}", *headers, "Transfer-Encoding: chunked", "", ""]).encode()
+        + size
+        + b"\r\n"
+        + body
+        + end
+    )
     raise Hung
 
 

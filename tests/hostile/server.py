@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -55,22 +56,25 @@ class HostileServer:
 
     Args:
         answer: Makes the bytes of an answer, in pieces, out of a request; it runs on the connection's thread.
+        host: Address to listen on.
+        tls: Speak HTTPS.
 
     Attributes:
         asked: Every request, in the order of arrival.
     """
 
-    def __init__(self, answer: Answer, host: str = "127.0.0.1") -> None:
+    def __init__(self, answer: Answer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
         self.asked: list[Asked] = []
         self._listener = socket.create_server((host, 0), backlog=256)
         self._connections: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
-        self.url = f"http://{host}:{self._listener.getsockname()[1]}"
+        self._tls = tls
+        self.url = f"http{'s' if tls else ''}://{host}:{self._listener.getsockname()[1]}"
         self._accepting = threading.Thread(target=self._accept, name="hostile")
         self._accepting.start()
 
-    def __enter__(self) -> HostileServer:
+    def __enter__(self) -> HostileServer:  # noqa: PYI034
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +101,10 @@ class HostileServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             connection.settimeout(20)
+            if self._tls is not None:
+                self._connections.discard(connection)
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._connections.add(connection)
             while (asked := _received(connection)) is not None:
                 self.asked.append(asked)
                 for piece in self.answer(asked):

@@ -37,13 +37,17 @@ def head(*lines: str, status: str = "200 OK") -> bytes:
 
 def endless(status: str = "200 OK", *lines: str) -> Answer:
     """A body that promises a terabyte, and means it."""
-    return lambda _asked, _url: itertools.chain([head(f"Content-Length: {LOTS}", *lines, status=status)], itertools.repeat(FOR_EVER))
+    return lambda _asked, _url: itertools.chain(
+        [head(f"Content-Length: {LOTS}", *lines, status=status)], itertools.repeat(FOR_EVER)
+    )
 
 
 def endless_chunks(status: str = "200 OK") -> Answer:
     """A body without a promise."""
     chunk = b"%x\r\n%b\r\n" % (len(FOR_EVER), FOR_EVER)
-    return lambda _asked, _url: itertools.chain([head("Transfer-Encoding: chunked", status=status)], itertools.repeat(chunk))
+    return lambda _asked, _url: itertools.chain(
+        [head("Transfer-Encoding: chunked", status=status)], itertools.repeat(chunk)
+    )
 
 
 def endless_headers(_asked: Asked, _url: str) -> Iterable[bytes]:
@@ -87,7 +91,9 @@ def total(size: int) -> Answer:
 
     def answer(asked: Asked, url: str) -> Iterable[bytes]:
         status, headers, body = honest.content(asked, url)
-        return whole(body, *(f"{line.rpartition('/')[0]}/{size}" if "Range" in line else line for line in headers), status=status)
+        return whole(
+            body, *(f"{line.rpartition('/')[0]}/{size}" if "Range" in line else line for line in headers), status=status
+        )
 
     return instead("range", answer)
 
@@ -143,13 +149,15 @@ def reader():
     """A process that reads, of which memory is measured."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.hostile.measured"]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
 
         def read(name: str, endpoint: str) -> tuple[str, str, int]:
             process.stdin.write(f"{name}\t{endpoint}\n")
             return tuple(json.loads(process.stdout.readline()))
 
-        with HostileServer(lambda asked: honest.answer(asked, server.url)) as server:  # noqa: F821
+        with HostileServer(lambda asked: honest.answer(asked, server.url)) as server:
             assert read("get", server.url)[:2] == ("data", "41")
         yield read
         process.stdin.close()
@@ -159,7 +167,7 @@ def reader():
 def test_memory_is_bounded(case, reader):
     """Each answer that never ends, or claims too much, is given up within the ceiling, and has its own error."""
     name, answer, expected = CASES[case]
-    with HostileServer(lambda asked: answer(asked, server.url)) as server:  # noqa: F821
+    with HostileServer(lambda asked: answer(asked, server.url)) as server:
         outcome, words, rose = reader(name, server.url)
     ceiling = LISTING_CEILING if case == "pages with new names" else CEILING
     assert (outcome, rose <= ceiling) == (expected, True), (words, rose >> 20)

@@ -31,12 +31,13 @@ def transport(request, monkeypatch, caplog):
 @pytest.fixture
 def elsewhere():
     """A server that is of no cluster, and would answer everything."""
-    with HostileServer(lambda asked: honest.answer(asked, server.url)) as server:  # noqa: F821
+    with HostileServer(lambda asked: honest.answer(asked, server.url)) as server:
         yield server
 
 
 def mapped(change):
     """A cluster whose map is changed: a function of the text and the cluster's own address."""
+
     def answer(asked):
         if asked.kind != "map":
             return honest.answer(asked, server.url)
@@ -50,6 +51,7 @@ def mapped(change):
 
 def moved(address):
     """The target's address in the map is another one."""
+
     def change(found, _url):
         found["tmap"]["t1"]["public_net"]["direct_url"] = address
 
@@ -58,6 +60,7 @@ def moved(address):
 
 def also(address):
     """The target has an address more."""
+
     def change(found, _url):
         found["tmap"]["t1"]["pub_extra"] = [{"node_ip_addr": "", "daemon_port": "", "direct_url": address}]
 
@@ -83,7 +86,9 @@ def test_addresses_in_a_map(address, change, elsewhere):
     assert elsewhere.asked == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "file://localhost/etc/hostname", "gopher://127.0.0.1:1/", "dict://127.0.0.1:1/"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "file://localhost/etc/hostname", "gopher://127.0.0.1:1/", "dict://127.0.0.1:1/"]
+)
 def test_the_transports_speak_http_only(url, transport):
     """Even a request that got so far reads no file and speaks no other language."""
     from aisdatapipes.store.transport import Request
@@ -128,6 +133,7 @@ def test_redirects_stay_in_the_cluster(location, kind, elsewhere, monkeypatch):
 @pytest.mark.parametrize("name", READERS)
 def test_the_token_goes_to_the_endpoint_only(name):
     """Targets that the endpoint redirects to, or that are asked directly, see no token, whatever is read."""
+
     def at_target(asked):
         return honest.answer(asked, target.url)
 
@@ -144,7 +150,9 @@ def test_the_token_goes_to_the_endpoint_only(name):
     assert [asked.target for asked in target.asked if TOKEN in f"{asked.headers}{asked.target}{asked.body!r}"] == []
 
 
-@pytest.mark.parametrize("header", ["WWW-Authenticate: Basic realm=x", "WWW-Authenticate: Negotiate", "Set-Cookie: a=b; Path=/"])
+@pytest.mark.parametrize(
+    "header", ["WWW-Authenticate: Basic realm=x", "WWW-Authenticate: Negotiate", "Set-Cookie: a=b; Path=/"]
+)
 def test_nothing_is_sent_because_it_was_asked_for(header, monkeypatch, tmp_path, transport):
     """No password of this machine's, no cookie that came before."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password S3CRET\n")
@@ -185,10 +193,17 @@ def test_nothing_is_written(tmp_path, monkeypatch):
             return whole(encoded_page(Page([Entry(f"{name}.tar", size=len(shard)) for name in sorted(names)])))
         if asked.kind == "range":
             evil = f"Ais-Checksum-Value: ../../../../../../..{wanted}"
-            headers = ["Ais-Checksum-Type: md5", evil, f"Ais-Version: {wanted}", f"Content-Disposition: attachment; filename={wanted}"]
+            headers = [
+                "Ais-Checksum-Type: md5",
+                evil,
+                f"Ais-Version: {wanted}",
+                f"Content-Disposition: attachment; filename={wanted}",
+            ]
             first, _, last = asked.headers["range"].removeprefix("bytes=").partition("-")
             part = shard[int(first) : int(last) + 1]
-            return whole(part, *headers, f"Content-Range: bytes {first}-{last}/{len(shard)}", status="206 Partial Content")
+            return whole(
+                part, *headers, f"Content-Range: bytes {first}-{last}/{len(shard)}", status="206 Partial Content"
+            )
         return honest.answer(asked, server.url)
 
     with HostileServer(answer) as server:
@@ -203,6 +218,7 @@ def test_nothing_is_written(tmp_path, monkeypatch):
 
 def test_names_do_not_break_lines(caplog):
     """An object's name makes no second line of a log, and no second line of an error."""
+
     def answer(asked):
         if asked.kind == "list":
             return whole(encoded_page(Page([Entry("a\nERROR forged\x1b[2J", size=3)])))
