@@ -111,6 +111,8 @@ class Manifest:
         if isinstance(catalog, Catalog):
             if prefix_map is not None or name_filter is not None or config is not None or index != "off":
                 raise ConfigError("Manifest.of(dataset) takes what the dataset has; give prefix_map and the like to it")
+            if getattr(sources, "_columns", ()):
+                raise ConfigError("Manifest.of: a join has several listings; make a manifest of each of its sources")
             made = cls(catalog.listing(meter), catalog.name_filter, filter_lost=catalog.has_given)
             sources._shared.add(meter, Meter())  # noqa: SLF001 - the listing is the dataset's, and counted there
             made.table = getattr(sources, "_table", None)

@@ -13,10 +13,18 @@ import numpy.typing as npt
 from aistore.sdk.obj.object import Object
 from typing_extensions import Unpack
 
-from aisdatapipes.datasets.indexing import checked_index, kept_tables, resolved
+from aisdatapipes.datasets.indexing import (
+    checked_index,
+    checked_join,
+    clusters_of,
+    joined,
+    joined_columns,
+    kept_tables,
+)
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.members import sample_counts
@@ -62,6 +70,12 @@ class AISShardReader(AISBaseIterDataset):
             one rank also one that was made on this machine; else shards are streamed. ``"server"`` has the cluster
             make what it lacks, and waits for it. ``"client"`` makes it here, by one pass over the headers, and keeps
             it. ``"off"`` streams. Where it decides itself, the log (level INFO) says what was found and what to do.
+        join: Further sources, whose samples are joined to those of ``bucket_list`` by their keys: with
+            ``AISShardReader("ais://b/img-", join="ais://b/txt-")`` a sample has the fields of both. One source, or a
+            list; each may be a list again. Samples, and their order, are those of ``bucket_list``; one that has no
+            partner lacks fields, as ``missing`` says; what is no partner of any is left out; the log (level WARNING)
+            tells how many. Where several shards have the same key, shards belong together by their places in the
+            listings. Needs an index.
         block_bytes: With ``shuffle``: 0 shuffles samples one by one, over all shards, and reads each by a request of
             its own. More shuffles blocks of neighbouring samples, of about so many bytes of the shards, and then the
             samples of ``window_blocks`` blocks among each other; a block is one request, or a few. That is for disks
@@ -105,6 +119,7 @@ class AISShardReader(AISBaseIterDataset):
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
         index: IndexMode = "auto",
+        join: Any = None,
         block_bytes: int = 0,
         window_blocks: int = 16,
         **options: Unpack[IterOptions],
@@ -116,7 +131,9 @@ class AISShardReader(AISBaseIterDataset):
         self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
         self._fields = None if fields is None else Fields.parse(fields, missing)
         self._index = checked_index(index)
-        self._kept = kept_tables(bucket_list)
+        checked_join(join, index)
+        self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
+        self._kept = kept_tables(bucket_list, join)
 
     def __len__(self) -> int:
         """Samples of this rank in the epoch that comes next; those that ``missing="skip"`` leaves out included."""
@@ -187,16 +204,23 @@ class AISShardReader(AISBaseIterDataset):
     @property
     def _table(self) -> ShardTable | None:
         """Where all samples are; None where shards are streamed. The first process of the job that asks decides."""
-        if self._index == "off" or (self._index == "auto" and type(self).__iter__ is not AISShardReader.__iter__):
+        own = type(self).__iter__ is not AISShardReader.__iter__
+        if self._index == "off" or (self._index == "auto" and own and not self._columns):
             return None  # a subclass that iterates itself may ask for objects
         if not self._catalog.knows_derived:
             self._listing()
         return self._catalog.derived(self._resolved).table
 
+    def _clusters(self) -> Clusters:
+        return clusters_of(self._catalog, *self._columns)
+
     def _resolved(self) -> Resolved:
         several = current_world(self._order.world).world_size > 1
-        return resolved(
-            self._listing(),
+        meter = Meter()
+        listings = [self._listing(), *(column.listing(meter) for column in self._columns)]
+        self._shared.add(meter, Meter())
+        return joined(
+            listings,
             self._index,
             self._clusters(),
             Meter(),
@@ -224,6 +248,20 @@ class AISShardReader(AISBaseIterDataset):
     def _number(self) -> int:
         table = self._table
         return super()._number() if table is None else len(table)
+
+    def _names(self, positions: Positions) -> list[str]:
+        table = self._table
+        if table is None:
+            return super()._names(positions)
+        return [f"{table.shards[one.shard].name}: {one.key}" for one in table.located(positions)]
+
+    def _unit(self) -> str:
+        return "shards" if self._table is None else "samples"
+
+    def _check_mixable(self) -> None:
+        super()._check_mixable()
+        if self._index == "off":
+            raise ConfigError("with index='off' nobody knows where its samples are; use index='server' or 'client'")
 
     def _dealt(self, meter: Meter, cursor: Cursor) -> Iterator[Any]:
         if self._table is None:

@@ -194,9 +194,8 @@ class _Reads:
         rows = self._table.rows(positions)
         recipes = self._recipes_of(rows)
         fields, ends = _read(rows, recipes)
-        shards = np.repeat(rows.shards, np.diff(ends, prepend=0))
         starts, sizes = rows.starts[fields], rows.sizes[fields]
-        found = joined(shards, starts, sizes, self._limit, together=together)
+        found = joined(rows.homes[fields], starts, sizes, self._limit, together=together)
         runs = [_Run(shard, number) for number, shard in enumerate(found.shards.tolist(), self._count)]
         self._count += len(runs)
         pieces = _pieces(runs, found, starts, sizes)

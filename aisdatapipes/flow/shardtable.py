@@ -62,6 +62,7 @@ class Rows(NamedTuple):
         shards: Index of the shard of each: shape (M,).
         ends: Where the fields of each end in the other columns: shape (M,).
         kinds: Index in the table's extensions of each field, in archive order within a sample: shape (F,).
+        homes: Index of the shard that each is in: shape (F,).
         starts: First byte of each in its shard: shape (F,).
         sizes: Bytes of each: shape (F,).
     """
@@ -70,6 +71,7 @@ class Rows(NamedTuple):
     shards: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
     kinds: npt.NDArray[np.uint32]
+    homes: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
 
@@ -91,6 +93,8 @@ class ShardTable(Sequence[Located]):
         kinds: Index in ``extensions`` of each field: shape (F,).
         blocks: Where the data of each field begin, in units of 512 bytes: shape (F,).
         sizes: Bytes of each field: shape (F,).
+        homes: Index of the shard that each field is in: shape (F,); None where it is that of its sample. Shards that
+            are behind the S of ``firsts`` have fields only.
     """
 
     def __init__(
@@ -106,15 +110,16 @@ class ShardTable(Sequence[Located]):
         kinds: npt.NDArray[np.uint32],
         blocks: npt.NDArray[np.uint32],
         sizes: npt.NDArray[np.int64],
+        homes: npt.NDArray[np.uint32] | None = None,
     ) -> None:
         self.shards, self.checksums, self.extensions = tuple(shards), tuple(checksums), tuple(extensions)
         self._known, self._firsts, self._begins = known, firsts, begins
         self._keys, self._key_ends = keys, key_ends
-        self._kinds, self._blocks, self._sizes = kinds, blocks, sizes
+        self._kinds, self._blocks, self._sizes, self._homes = kinds, blocks, sizes, homes
 
     @property
     def columns(self) -> tuple[Any, ...]:
-        """All of it but shards, checksums and extensions, as it was given."""
+        """All of it but shards, checksums, extensions and homes, as it was given."""
         of_shards, of_keys = (self._known, self._firsts, self._begins), (self._keys, self._key_ends)
         return (*of_shards, *of_keys, self._kinds, self._blocks, self._sizes)
 
@@ -144,11 +149,13 @@ class ShardTable(Sequence[Located]):
         fields = np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + counts, counts)
         key_starts = np.where(wanted > 0, self._key_ends[wanted - 1], 0) if len(wanted) else wanted
         keys = zip(key_starts.tolist(), self._key_ends[wanted].tolist(), strict=True)
+        shards = np.searchsorted(self._firsts, wanted, side="right") - 1
         return Rows(
             [self._keys[start:end].decode("utf-8", "surrogateescape") for start, end in keys],
-            np.searchsorted(self._firsts, wanted, side="right") - 1,
+            shards,
             ends,
             self._kinds[fields],
+            np.repeat(shards, counts) if self._homes is None else self._homes[fields].astype(np.int64),
             self._blocks[fields].astype(np.int64) * BLOCK,
             self._sizes[fields],
         )
@@ -199,8 +206,9 @@ class ShardTable(Sequence[Located]):
         for shard, checksum in zip(self.shards, self.checksums, strict=True):
             digest.update(f"{shard}\n{shard.size} {checksum}\n".encode("utf-8", "surrogateescape"))
         digest.update("\n".join(self.extensions).encode("utf-8", "surrogateescape"))
-        for part in (self._firsts, self._begins, self._key_ends, self._kinds, self._blocks, self._sizes):
-            digest.update(part.data)
+        for part in (self._firsts, self._begins, self._key_ends, self._kinds, self._blocks, self._sizes, self._homes):
+            if part is not None:
+                digest.update(part.data)
         digest.update(self._keys)
         return digest.hexdigest()
 
@@ -217,7 +225,7 @@ class ShardTable(Sequence[Located]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = {"fingerprint": self.__dict__["fingerprint"]} if "fingerprint" in self.__dict__ else None
-        return (ShardTable, (self.shards, self.checksums, self.extensions, *self.columns), made)
+        return (ShardTable, (self.shards, self.checksums, self.extensions, *self.columns, self._homes), made)
 
 
 class TableBuilder:

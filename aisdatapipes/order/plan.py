@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from aisdatapipes.model.errors import ConfigError
@@ -47,9 +47,12 @@ class Order:
 
         ``start`` is the position where the epoch is resumed. With blocks an array is the world's part of a window.
         """
-        shares = dealt(n, world, self.batch_size, self.even_for(world.world_size), start)
+        return self.ordered(dealt(n, world, self.batch_size, self.even_for(world.world_size), start), n, epoch)
+
+    def ordered(self, shares: Iterable[Positions], n: int, epoch: int) -> Iterator[Positions]:
+        """The same of any positions, some at a time: arrays of shape (m,)."""
         if not self.shuffle:
-            return shares
+            return iter(shares)
         if self.blocks is not None:
             shares = self.blocks.windows(shares)
         return (self.items_at(share, n, epoch) for share in shares)

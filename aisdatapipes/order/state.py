@@ -102,7 +102,8 @@ class OrderState:
             raise NotResumable(
                 f"the state is of other items: its fingerprint is {self.fingerprint}, that of these is {fingerprint}. "
                 "Objects were added, removed or overwritten since, or sources, prefixes or filter differ, or the "
-                "items are of another kind (objects, shards, samples); resume with what was there, or begin anew"
+                "items are of another kind (objects, shards, samples; of a mix, also its weights, rule and seeds); "
+                "resume with what was there, or begin anew"
             )
         if n is not None and self.position > n:
             raise NotResumable(f"the state stands at position {self.position} of {n} items; {_HOW}")

@@ -266,3 +266,13 @@ def test_bad_index(embedded_bucket):
     """It is told at once."""
     with pytest.raises(ConfigError, match="index must be one of"):
         made(embedded_bucket, index="yes")
+
+
+def test_a_plan_is_of_samples(embedded_bucket):
+    """Its rows are the samples that come, by shard and key."""
+    embedded_bucket.fill(SHARDS)
+    dataset = made(embedded_bucket, index="client", shuffle=True)
+    plan = dataset.plan(epoch=0)
+    keys = [name.rpartition(" ")[2] for row in plan for name in row.items]
+    assert [key for key, _ in dataset] == keys
+    assert plan.headline.startswith(f"epoch 0: {TOTAL} samples, shuffled")
