@@ -157,8 +157,8 @@ class _Source(NamedTuple):
     path: str
 
 
-# A field in what was read: the run, its first byte in that, and the first byte behind it. A plain tuple, for there is one
-# for each field of each sample.
+# A field in what was read: the run, its first byte in that, and the first byte behind it. A plain tuple: there is
+# one for each field of each sample.
 _Piece = tuple[_Run, int, int]
 
 
