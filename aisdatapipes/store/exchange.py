@@ -41,7 +41,8 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body", "byte_range",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body",
+        "byte_range",
         "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
         "subject", "what",
     )
