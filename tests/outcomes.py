@@ -17,6 +17,7 @@ MODES = ("off", "client", "server", "map")
 # What may come of a shard.
 SAMPLES = "samples"
 WARNED = "samples, one warning"
+MORE = 'samples, each with `"txt": b""`'
 REACHED = "`CorruptShard` when reached"
 START = "`CorruptShard` at the start"
 NOT_PLAIN = "`ConfigError` at the start"
@@ -33,6 +34,8 @@ class Row(NamedTuple):
     webdataset: str
 
 
+# Extensions of a shard are known before it is streamed by the cluster's listing, which has links in it.
+_LISTED = "a symbolic link with an extension of its own"
 _READABLE = (SAMPLES,) * 4
 _UNREADABLE = (REACHED, START, START, START)
 _COMPRESSED = (SAMPLES, NOT_PLAIN, NOT_PLAIN, NOT_PLAIN)
@@ -55,7 +58,8 @@ def rows() -> dict[str, Row]:
     """The table, by what is special about a shard."""
     found = {}
     for what, shard in readable().items():
-        outcomes = (WARNED, *_READABLE[1:]) if shard.warned else _READABLE
+        first = WARNED if shard.warned else MORE if what == _LISTED else SAMPLES
+        outcomes = (first, *_READABLE[1:])
         found[what] = Row(shard, outcomes, _OF_WEBDATASET.get(what, SAME))
     for what, shard in unreadable().items():
         found[what] = Row(shard, _UNREADABLE, _OF_WEBDATASET.get(what, ERROR))

@@ -47,6 +47,7 @@ _ADVICE = {
     ord("M"): "it continues another volume; join the volumes first",
 }
 _REMEMBERED = ("path", "size", "linkpath")  # the pax keys that matter here
+_HEADER = ""  # no pax key: there was a header, whatever it said, and its member has to follow
 
 
 class Member(NamedTuple):
@@ -257,6 +258,8 @@ class TarParser:
         else:
             said = self._global if self._kind == ord("g") else self._own
             said.update(_remembered(pax_records(payload)))
+            if said is self._own:
+                said[_HEADER] = b""
 
     def _linked(self, target: bytes, done: list[Member]) -> None:
         name, wanted = text(self._name), text(target)

@@ -67,7 +67,7 @@ def readable() -> dict[str, Nasty]:
     size = len(A[1]["jpg"])
     data = padded(A[1]["jpg"])
     linked = ("b", {"jpg": A[1]["jpg"], "cls": b"2"})
-    folder, symbolic = block(b"d/", 0, b"5"), block(b"a.txt", 0, b"2", b"a.jpg")
+    folder, symbolic = block(b"d/", 0, b"5"), block(b"s.jpg", 0, b"2", b"a.jpg")
     hidden = entry("._a.jpg", b"mac") + entry(".DS_Store", b"mac") + entry("d/._a.cls", b"mac")
     nothing = [
         ("a", {"jpg": b"", "cls": b""}),
@@ -97,6 +97,9 @@ def readable() -> dict[str, Nasty]:
         "members of no bytes": Nasty(packed(*nothing) + END, nothing),
         "folders": Nasty(folder + first + folder + rest + folder + END, [A, B, C]),
         "symbolic links": Nasty(first + rest + symbolic + END, [A, B, C]),
+        "a symbolic link with an extension of its own": Nasty(
+            first + rest + block(b"a.txt", 0, b"2", b"a.jpg") + END, [A, B, C]
+        ),
         "`._*` and `.DS_Store`": Nasty(hidden + first + hidden + rest + hidden + END, [A, B, C]),
         "names without an extension": Nasty(
             entry("README", b"r") + first + entry("LICENSE", b"l") + rest + entry("d.v1/NOTES", b"n") + END, [A, B, C]
@@ -146,9 +149,7 @@ def unreadable() -> dict[str, Nasty]:
         "a member twice, in another case": Nasty(
             packed(A) + entry("b.jpg", b"1") + entry("b.JPG", b"2") + END, [A], twice
         ),
-        "a sparse member, GNU": Nasty(
-            packed(A, C) + block(b"d.bin", 0, b"S") + END, [A], "pack it without --sparse"
-        ),
+        "a sparse member, GNU": Nasty(packed(A, C) + block(b"d.bin", 0, b"S") + END, [A], "pack it without --sparse"),
         "a sparse member, pax": Nasty(
             packed(A, C) + block(b"x", len(SPARSE), b"x") + padded(SPARSE) + block(b"d.bin") + END,
             [A],
@@ -158,9 +159,7 @@ def unreadable() -> dict[str, Nasty]:
         "cut in a header": Nasty(whole[: before_b + 300], [], "truncated: 300 of the header's 512 bytes"),
         "cut in data": Nasty(whole[: before_b + 512 + 100], [], "truncated: 100 of 513 bytes"),
         "cut in the padding": Nasty(whole[: before_b + 512 + 513 + 100], [A], "truncated behind its data"),
-        "cut in a pax header": Nasty(
-            whole[:before_c] + entry("ü.jpg", b"x")[:520], [A], "truncated: 8 of 15 bytes"
-        ),
+        "cut in a pax header": Nasty(whole[:before_c] + entry("ü.jpg", b"x")[:520], [A], "truncated: 8 of 15 bytes"),
         "a header with a bit flipped": Nasty(bytes(damaged) + END, [], "checksum is wrong"),
         "a size that is none": Nasty(
             whole[:before_c] + block(b"c.jpg", at_124=b"1_000000001\0") + END, [A], "no octal number"
