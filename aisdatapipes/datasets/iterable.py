@@ -142,7 +142,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """
         if batches:
             self._check_countable(checked_batches(batches))
-        return self._resume.state_dict(self._order, self._identity, batches, epoch)
+        own = batches is None and epoch is None and not self._samples_are_items
+        return self._resume.state_dict(self._order, self._identity, batches, epoch, own=own)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at the next sample, with any world size, batch size and number of workers.

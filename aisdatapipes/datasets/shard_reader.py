@@ -154,8 +154,11 @@ class AISShardReader(AISBaseIterDataset):
         reached.items = meter.objects + meter.skipped
 
     def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
-        streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
-        shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
+        listed = self._fields is None
+        streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=listed, start=reached.offset)
+        shards = (
+            Shard(stream.url, stream, stream.file, stream.extensions, stream.start, stream.whole) for stream in streams
+        )
         found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached)
         return ((key, self.ZeroDict(sample)) for key, sample in found)
 

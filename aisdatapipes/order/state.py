@@ -30,6 +30,7 @@ class OrderState:
         epoch: 0 or more.
         position: In ``[0, N]``: the next item, in the epoch's order.
         within: Samples of that item that were consumed, where an item has several (a shard); mostly 0.
+        offset: The byte of that item where the next sample can be read from; 0 where only its beginning will do.
         version: Of this form.
     """
 
@@ -39,9 +40,10 @@ class OrderState:
     position: int = 0
     within: int = 0
     version: int = VERSION
+    offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON values; ``within`` only where it is not 0."""
+        """The state as JSON values; ``within`` and ``offset`` only where they are not 0."""
         found: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
@@ -49,7 +51,8 @@ class OrderState:
             "epoch": self.epoch,
             "position": self.position,
         }
-        return found | ({"within": self.within} if self.within else {})
+        inside = {"within": self.within, "offset": self.offset}
+        return found | {name: value for name, value in inside.items() if value}
 
     @classmethod
     def from_dict(cls, state: Any) -> OrderState:
@@ -71,7 +74,8 @@ class OrderState:
         if seed is not None and type(seed) is not int:
             raise NotResumable(f"the state's seed must be a number or None, not {seed!r}; {_HOW}")
         epoch, position = checked_number(state, "epoch"), checked_number(state, "position")
-        return cls(fingerprint, seed, epoch, position, checked_number(state, "within", 0))
+        within, offset = checked_number(state, "within", 0), checked_number(state, "offset", 0)
+        return cls(fingerprint, seed, epoch, position, within, offset=offset)
 
     def check_order(self, seed: int | None) -> None:
         """Raise `NotResumable` unless the order is that of ``seed``, None for one that is not shuffled."""
@@ -100,7 +104,7 @@ class OrderState:
 
     def next_epoch(self) -> OrderState:
         """The beginning of the epoch after this one."""
-        return dataclasses.replace(self, epoch=self.epoch + 1, position=0, within=0)
+        return dataclasses.replace(self, epoch=self.epoch + 1, position=0, within=0, offset=0)
 
     def after(self, steps: int, n: int | None, world_size: int, batch_size: int, even: Even) -> OrderState:
         """The state after every rank took so many batches more; after the last one it is the next epoch's beginning.
@@ -122,7 +126,8 @@ class OrderState:
             return self
         if steps == last:
             return self.next_epoch()
-        return dataclasses.replace(self, position=self.position + steps * world_size * batch_size, within=0)
+        position = self.position + steps * world_size * batch_size
+        return dataclasses.replace(self, position=position, within=0, offset=0)
 
 
 def checked_number(state: Mapping[str, Any], name: str, default: int | None = None) -> int:

@@ -62,7 +62,7 @@ class Cursor:
         self.has_begun, self.begun, self.place = True, start, world
         self._pid = os.getpid()
         if self.reached is not None:
-            self.reached.passed = start.passed_at(world)
+            self.reached.passed, self.reached.offset = start.inside(world)
 
     def hand_out(self, items: int = 1) -> None:
         """So many items are handed out, or left out."""
@@ -80,6 +80,11 @@ class Cursor:
     def passed(self) -> int:
         """Samples of the item after these that were handed out or left out."""
         return self.reached.passed if self.reached is not None else 0
+
+    @property
+    def offset(self) -> int:
+        """The byte of that item behind these samples; 0 where only its beginning will do."""
+        return self.reached.offset if self.reached is not None else 0
 
     @property
     def is_own(self) -> bool:
@@ -125,22 +130,26 @@ class Resume:
         """Where an iteration of this process stands; without one, where the next one begins."""
         if cursor is not None and cursor.has_begun:
             start, world, ended = cursor.begun, cursor.place, cursor.ended
-            taken, passed = cursor.taken, cursor.passed
+            taken, passed, offset = cursor.taken, cursor.passed, cursor.offset
         else:
             start = (cursor and cursor.loaded) or self.shared.next_start()
             world, ended = current_world(order.world), False
-            taken, passed = start.taken, start.passed_at(world)
-        begun = OrderState(
-            identity(start.epoch).fingerprint, order.state_seed, start.epoch, start.position, start.within
-        )
-        return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended)
+            taken, (passed, offset) = start.taken, start.inside(world)
+        begun = _begun(start, order, identity(start.epoch))
+        return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended, offset)
 
-    def state_dict(self, order: Order, identity: Identity, batches: int | None, epoch: int | None) -> dict[str, Any]:
-        """The state after ``batches``, or of this process's own iteration; a worker's `Standing` inside a worker."""
+    def state_dict(
+        self, order: Order, identity: Identity, batches: int | None, epoch: int | None, *, own: bool = False
+    ) -> dict[str, Any]:
+        """The state after ``batches``, or of this process's own iteration; a worker's `Standing` inside a worker.
+
+        ``own`` where ranks do not stand at the same step: then one of several has a `Standing` too.
+        """
         if batches is not None or epoch is not None:
             return self._after(order, identity, checked_batches(batches or 0), epoch).to_dict()
         standing = self.standing(self.cursor, order, identity)
-        if get_worker_info() is not None or standing.place[3] > 1:
+        _, ranks, _, workers, _ = standing.place
+        if get_worker_info() is not None or workers > 1 or (own and ranks > 1):
             return standing.to_dict()
         return job_state(standing, order, identity(standing.begun.epoch).number).to_dict()
 
@@ -155,7 +164,7 @@ class Resume:
         world, items = current_world(order.world), identity(start.epoch)
         if start.fingerprint is not None:
             OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*items)
-        begun = OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, start.within)
+        begun = _begun(start, order, items)
         place = place_of_worker(World(world.rank, world.world_size), order.batch_size)
         begun = job_state(Standing(begun, place, start.taken), order, items.number)
         even = order.even_for(world.world_size)
@@ -173,7 +182,9 @@ class Resume:
         else:
             saved = OrderState.from_dict(state)
             self._check(saved, order, identity)
-            start = Start(saved.epoch, saved.position, saved.within, fingerprint=saved.fingerprint)
+            start = Start(
+                saved.epoch, saved.position, saved.within, fingerprint=saved.fingerprint, within_offset=saved.offset
+            )
             everywhere = not in_worker
         self._cursor = None
         self.shared.load(start, everywhere=everywhere)
@@ -204,6 +215,12 @@ def checked_batches(batches: Any) -> int:
     if type(batches) is not int or batches < 0:
         raise ConfigError(f"batches must be a number, 0 or more: those that each rank took; not {batches!r}")
     return batches
+
+
+def _begun(start: Start, order: Order, items: Items) -> OrderState:
+    """Where an iteration of these items began."""
+    inside = {"within": start.within, "offset": start.within_offset}
+    return OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, **inside)
 
 
 def _tell(start: Start, world: World, items: Items) -> None:

@@ -90,7 +90,7 @@ def opened(
         yield from zip_members(seekable() if seekable else io.BytesIO(b"".join(whole)), shard)
         return
     plain = whole if what == "tar" else decompressed(whole, what, shard)
-    yield from members(plain, shard, on_unterminated=on_unterminated)
+    yield from members(plain, shard, on_unterminated=on_unterminated, tied=what != "tar")
 
 
 def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:
