@@ -65,7 +65,8 @@ def _parts(
             yield Read(cluster, sized, *cluster.owners_of([sized]), verify=plan.verify)
         else:
             # One byte at least: there has to be an answer that tells of the shard.
-            yield from _part_reads(cluster, sized, plan, min(start, sized.size - 1))
+            first = min(start, sized.size - 1) if start <= sized.size else 0
+            yield from _part_reads(cluster, sized, plan, first)
         start = 0
 
 
