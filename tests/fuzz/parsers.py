@@ -167,16 +167,15 @@ def reads_index(data: bytes) -> None:
 
 
 FOLDER = Path(tempfile.gettempdir()) / f"fuzz-of-kept-indexes-{os.getpid()}"
+_CACHE = IndexCache(FOLDER)
 
 
 def reads_kept(data: bytes) -> None:
     """A file that is damaged is none; one that is whole is that of the shard which is asked for."""
-    cache = IndexCache(FOLDER)
-    if cache.empty:
-        cache.put(_INDEX)
-    (path,) = FOLDER.glob("**/*.idx")
-    path.write_bytes(data)
-    index = cache.get(_INDEX.checksum, _INDEX.size)
+    if not FOLDER.exists():
+        _CACHE.put(_INDEX)
+    (FOLDER / f"{_INDEX.checksum}-{_INDEX.size}.idx").write_bytes(data)
+    index = _CACHE.get(_INDEX.checksum, _INDEX.size)
     assert index is None or (index.checksum, index.size) == (_INDEX.checksum, _INDEX.size)
 
 
