@@ -60,9 +60,10 @@ class AISShardReader(AISBaseIterDataset):
         extension is all that follows, in lower case (WebDataset's convention).
     Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards.
-    State: with an index, exact on any world, and of the same kind of index only. Without, exact at every sample with
-        one rank: the shard in which it stands is read again, its first samples passed
-        over; without ``fields`` those after it have the extensions of that shard and of the ones that follow.
+    State: with an index, exact on any world, and of the same kind of index only. Without, exact at every sample, on
+        any world for that of one rank, in the same place for that of one of several. A plain tar is read on from
+        where it stands; of any other shard the first samples are read again and passed over. Without ``fields`` the
+        samples after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
         overwritten since.
     """
