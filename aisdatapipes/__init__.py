@@ -11,6 +11,7 @@ from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.manifest import Manifest
 from aisdatapipes.datasets.map_dataset import AISMapDataset
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
+from aisdatapipes.datasets.mix import AISMix
 from aisdatapipes.datasets.multishard import AISMultiShardStream
 from aisdatapipes.datasets.parallel_map_dataset import AISParallelMapDataset
 from aisdatapipes.datasets.pipe_dataset import AISPipeDataset
@@ -60,6 +61,7 @@ __all__ = [
     "AISFileLoaderIterDataPipe",
     "AISIterDataset",
     "AISMapDataset",
+    "AISMix",
     "AISMultiShardStream",
     "AISParallelMapDataset",
     "AISPipeDataset",

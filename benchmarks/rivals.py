@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pycurl
@@ -17,6 +17,8 @@ from benchmarks.measure import Content, Measurement, Stored, cpu_seconds
 
 WIDTH = 64  # as FetchPlan's
 SOURCE = Path(__file__).with_name("ceiling.c")
+
+T = TypeVar("T")
 
 
 def curl_loop(stored: Stored) -> Iterator[tuple[str, bytes]]:
@@ -30,7 +32,7 @@ def curl_loop(stored: Stored) -> Iterator[tuple[str, bytes]]:
 
 def curl_direct(stored: Stored) -> Iterator[tuple[str, bytes]]:
     """What an expert would write: many GETs in flight, straight to the owners, in no order."""
-    return _many(list(zip(stored.names, owner_urls(stored), strict=True)))
+    return many((name, url, None) for name, url in zip(stored.names, owner_urls(stored), strict=True))
 
 
 def owner_urls(stored: Stored) -> list[str]:
@@ -55,8 +57,14 @@ def has_ceiling() -> bool:
 
 def ceiled(_contender: Any, stored: Stored) -> Measurement:
     """`ceiling.c` over all names: number and bytes are compared, contents are not."""
-    parts = [urlsplit(url) for url in owner_urls(stored)]
-    lines = [f"{one.hostname} {one.port} {one.path}?{one.query}\n" for one in parts]
+    count, size, seconds, cpu = ceiled_reads([(url, "-") for url in owner_urls(stored)])
+    return Measurement(Content(count, size, stored.content.sum), seconds, cpu, 0)
+
+
+def ceiled_reads(reads: list[tuple[str, str]]) -> tuple[int, int, float, float]:
+    """`ceiling.c` over URLs with a range each (``first-last``, or ``-``): answers, bytes, seconds, seconds of CPU."""
+    parts = [(urlsplit(url), part) for url, part in reads]
+    lines = [f"{one.hostname} {one.port} {one.path}?{one.query} {part}\n" for one, part in parts]
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "ceiling"
         subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
@@ -64,7 +72,7 @@ def ceiled(_contender: Any, stored: Stored) -> Measurement:
     if done.returncode:
         raise OSError(done.stderr.strip())
     count, size, seconds, cpu = done.stdout.split()
-    return Measurement(Content(int(count), int(size), stored.content.sum), float(seconds), float(cpu), 0)
+    return int(count), int(size), float(seconds), float(cpu)
 
 
 def ceiling(stored: Stored) -> Iterable[Any]:
@@ -102,16 +110,22 @@ ceiling.measure = ceiled  # type: ignore[attr-defined]
 one_stream.measure = streamed  # type: ignore[attr-defined]
 
 
-def _many(asked_for: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Contents as they come, `WIDTH` requests in flight."""
-    multi, free, left = pycurl.CurlMulti(), [_reader() for _ in range(WIDTH)], iter(asked_for)
-    under_way: dict[Any, tuple[str, list[bytes]]] = {}
+def many(asked_for: Iterable[tuple[T, str, str | bytes | None]], width: int = WIDTH) -> Iterator[tuple[T, bytes]]:
+    """Contents as they come, ``width`` requests in flight: of (what it is, URL, range ``first-last`` or a body)."""
+    multi, free, left = pycurl.CurlMulti(), [_reader() for _ in range(width)], iter(asked_for)
+    under_way: dict[Any, tuple[T, list[bytes]]] = {}
     while True:
         while free and (one := next(left, None)) is not None:
             curl = free.pop()
             chunks: list[bytes] = []
             curl.setopt(pycurl.URL, one[1])
             curl.setopt(pycurl.WRITEFUNCTION, chunks.append)
+            if isinstance(one[2], bytes):
+                curl.setopt(pycurl.FOLLOWLOCATION, 1)  # the endpoint says which target makes it
+                curl.setopt(pycurl.POSTFIELDS, one[2])
+                curl.setopt(pycurl.CUSTOMREQUEST, "GET")
+            elif one[2] is not None:
+                curl.setopt(pycurl.RANGE, one[2])
             under_way[curl] = one[0], chunks
             multi.add_handle(curl)
         if not under_way:

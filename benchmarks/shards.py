@@ -2,17 +2,18 @@
 
 Tar shards of samples, each an image of 64 KiB and a label, in the order of the shards. webdataset reads them the way
 its documentation shows for HTTP, through curl; the CPU of those curl processes is counted. The datasets list the
-bucket as part of the measurement, webdataset is given the URLs.
+bucket, and read the indexes that the cluster made before, as part of the measurement; webdataset is given the URLs.
 
     python -m benchmarks.shards [--quick]
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from aisdatapipes.testing import AISBucket
@@ -24,6 +25,12 @@ SIZE = 64 << 10
 
 
 def ours(stored: Stored) -> Iterable[Any]:
+    from aisdatapipes import AISShardReader
+
+    return AISShardReader(bucket_of(stored.endpoint, stored.bucket), index="off")
+
+
+def indexed(stored: Stored) -> Iterable[Any]:
     from aisdatapipes import AISShardReader
 
     return AISShardReader(bucket_of(stored.endpoint, stored.bucket))
@@ -52,23 +59,32 @@ def webdataset(stored: Stored) -> Iterable[Any]:
     return ((one["__key__"], {"jpg": one["jpg"], "cls": one["cls"]}) for one in found)
 
 
+CURL = "one curl stream, nothing unpacked"
+INDEXED = "aisdatapipes AISShardReader, by the server's index"
 OURS, THEIRS, WEBDATASET = "aisdatapipes AISShardReader", "aistore.pytorch AISShardReader", "webdataset, pipe:curl"
 CONTENDERS = {
     OURS: ours,
+    INDEXED: indexed,
     THEIRS: theirs,
     WEBDATASET: webdataset,
     "aisdatapipes ais_load_files().ais_read_shards()": our_chain,
-    "one curl stream, nothing unpacked": one_stream,
+    CURL: one_stream,
 }
-TARGETS = (Target(OURS, THEIRS, 5), Target(OURS, WEBDATASET, 2.5))
+TARGETS = (
+    Target(OURS, THEIRS, 5),
+    Target(OURS, WEBDATASET, 2.5),
+    Target(INDEXED, WEBDATASET, 2.5),
+    Target(OURS, CURL, 0.85),
+    Target(INDEXED, CURL, 0.85),
+)
 
 Sample = tuple[str, dict[str, bytes]]
 
 
-def samples(shard: int, count: int) -> Iterator[Sample]:
+def samples(shard: int, count: int, size: int = SIZE) -> Iterator[Sample]:
     """The samples of a shard; keys have no folder, because the reference drops it."""
     for number in range(shard * count, (shard + 1) * count):
-        yield f"{number:06d}", {"jpg": filler(number, SIZE), "cls": str(number % 1000).encode()}
+        yield f"{number:06d}", {"jpg": filler(number, size), "cls": str(number % 1000).encode()}
 
 
 def packed(some: Iterable[Sample]) -> bytes:
@@ -83,15 +99,36 @@ def packed(some: Iterable[Sample]) -> bytes:
     return made.getvalue()
 
 
+def have_indexed(stored: Stored) -> None:
+    """Let the cluster index the bucket."""
+    from aisdatapipes import AISShardReader
+
+    len(AISShardReader(bucket_of(stored.endpoint, stored.bucket), index="server"))
+
+
+@contextlib.contextmanager
+def filled(shards: int, count: int, size: int = SIZE) -> Iterator[tuple[Stored, str]]:
+    """A bucket of indexed shards on the cluster that is measured, and what that cluster is."""
+    names = tuple(named("train", shards, "tar"))
+    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
+        yield stored_in(endpoint, made.name, names, count, size), server
+
+
+def stored_in(endpoint: str, bucket: str, names: Sequence[str], count: int, size: int = SIZE) -> Stored:
+    """Put shards of so many samples each into a bucket, and have them indexed."""
+    put_all(endpoint, bucket, ((name, packed(samples(i, count, size))) for i, name in enumerate(names)))
+    expected = content_of(sample for i in range(len(names)) for sample in samples(i, count, size))
+    stored = Stored(endpoint, bucket, tuple(names), expected)
+    have_indexed(stored)
+    return stored
+
+
 def main() -> int:
     options = asked(__doc__ or "")
     shards, count = (2, 50) if options.quick else (8, 500)
-    names = tuple(named("train", shards, "tar"))
-    with cluster() as (endpoint, server), AISBucket.new(endpoint, "bench") as made:
-        put_all(endpoint, made.name, ((name, packed(samples(i, count))) for i, name in enumerate(names)))
-        expected = content_of(sample for i in range(shards) for sample in samples(i, count))
+    with filled(shards, count) as (stored, server):
         report = Report("shards", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
-        report.measure(chosen(CONTENDERS, options), Stored(endpoint, made.name, names, expected))
+        report.measure(chosen(CONTENDERS, options), stored)
     report.check(*TARGETS)
     return report.finish(keep=not options.only)
 

@@ -1,4 +1,5 @@
-"""The documents tell the truth: every Python block of the README and of docs/order.md runs, names and links in them exist."""
+"""The documents tell the truth: every Python block of the README, docs/order.md and docs/mixing.md runs; names and links
+in them exist."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 OF_ORDER = BLOCK.findall((ROOT / "docs/order.md").read_text())
+OF_MIXING = BLOCK.findall((ROOT / "docs/mixing.md").read_text())
 # Seconds for one block: importing torch and starting two workers on a busy machine.
 PATIENCE = 100
 
@@ -38,14 +40,17 @@ def endpoint() -> Iterator[str]:
         cluster.create_bucket("shards")
         for number in range(3):
             cluster.put("shards", f"{number}.tar", _shard(number))
+        cluster.create_bucket("parts")
+        for name, extensions in (("img", ("jpg",)), ("txt", ("txt",))):
+            cluster.put("parts", f"{name}-0.tar", _shard(0, extensions))
         yield cluster.endpoint
 
 
-def _shard(number: int) -> bytes:
+def _shard(number: int, extensions: tuple[str, ...] = ("jpg", "cls")) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for sample in range(4):
-            for extension in ("jpg", "cls"):
+            for extension in extensions:
                 info = tarfile.TarInfo(f"{number}{sample}.{extension}")
                 info.size = 1
                 tar.addfile(info, io.BytesIO(b"1"))
@@ -64,6 +69,12 @@ def test_block_about_order_runs(block: str, endpoint: str, tmp_path: Path) -> No
     run_block(block, endpoint, tmp_path, *([path_with("torchdata-0.11.0")] if "torchdata.nodes" in block else []))
 
 
+@pytest.mark.parametrize("block", OF_MIXING, ids=[str(number) for number in range(len(OF_MIXING))])
+def test_block_about_mixing_runs(block: str, endpoint: str, tmp_path: Path) -> None:
+    """And one of docs/mixing.md."""
+    run_block(block, endpoint, tmp_path)
+
+
 def run_block(block: str, endpoint: str, tmp_path: Path, *first: str) -> None:
     program = tmp_path / "block.py"
     program.write_text(block)
@@ -79,6 +90,7 @@ def test_readme_has_examples() -> None:
     """The README has Python blocks, so that the test above is not empty."""
     assert len(BLOCKS) >= 5
     assert len(OF_ORDER) >= 5
+    assert len(OF_MIXING) >= 2
 
 
 def test_first_example_is_short() -> None:

@@ -660,10 +660,12 @@ def test_members_in_archive_order(bucket):
 
 
 def test_one_read_a_shard(embedded_bucket, requests):
-    """One listing a source and one GET a shard, however many members."""
+    """One listing a source and one GET a shard, however many members; one more for its index, if the length is asked."""
     embedded_bucket.put("a.tar", tar(*((f"{i}", b"x") for i in range(50))))
-    assert len(list(stream_of(embedded_bucket, "a.tar"))) == 50
+    assert len([*iter(stream_of(embedded_bucket, "a.tar"))]) == 50
     assert (requests("list"), requests("get")) == (1, 1)
+    assert len(list(stream_of(embedded_bucket, "a.tar"))) == 50  # asks for the length
+    assert (requests("list"), requests("get")) == (2, 3)
 
 
 def test_shortest_source_is_named(embedded_bucket, caplog):

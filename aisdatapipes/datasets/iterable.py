@@ -6,19 +6,19 @@ belongs to an iteration, so two loops over one dataset, or ``len()`` inside a lo
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import functools
 import itertools
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from aistore.sdk.obj.object import Object
 from torch.utils.data import IterableDataset, get_worker_info
 
 from aisdatapipes.datasets.objects import ObjectList
-from aisdatapipes.datasets.passes import Begin, Pass, UserPass
+from aisdatapipes.datasets.passes import Begin, Pass, UserPass, passed
 from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts, per_source, without_manifests
 from aisdatapipes.flow.catalog import Catalog
@@ -36,7 +36,7 @@ from aisdatapipes.order.permutation import Positions
 from aisdatapipes.order.plan import Order
 from aisdatapipes.order.standing import Standing, Start, without_first
 from aisdatapipes.pipes.lister import checked_name_filter
-from aisdatapipes.pipes.place import current_world, rank_and_size
+from aisdatapipes.pipes.place import current_world, with_rank
 from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume, checked_batches
 from aisdatapipes.pipes.shared import Shared
 
@@ -102,6 +102,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         self._resume = Resume()
         self._open: weakref.WeakSet[Pass] = weakref.WeakSet()
         self._obj_iterator: Iterator[Object] | None = None
+        self._drawn: Callable[[], Iterator[Positions]] | None = None  # what a mix draws, instead of this worker's share
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Whatever a subclass's ``__iter__`` returns gets a state, for loaders that save one for each worker."""
@@ -173,10 +174,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
                 "there are no steps of the job; deal objects (partition_sources_by_worker=False) to have some"
             )
         begins = self._resume.begins(self._order, self._identity, epoch)
-        listing = self._listing()
         ranks = current_world(self._order.world).world_size if world_size is None else world_size
-        unit = "objects" if self._samples_are_items else "shards"
-        return Plan(self._order, begins, len(listing), ranks, num_workers, unit, functools.partial(_names, listing))
+        return Plan(self._order_of_items, begins, self._number(), ranks, num_workers, self._unit(), self._names)
 
     def stats(self) -> dict[str, Any]:
         """What was done so far, workers included, by counter.
@@ -224,7 +223,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         With a ``unit``, progress is shown, counted in it. A ``cursor`` of its own has a dataset whose items are not
         what the meter counts.
         """
-        current = Pass(self, begin, unit, cursor or Cursor(Meter()))
+        own = cursor or Cursor(Meter())
+        current = Pass(self, passed(self, begin, unit if self._drawn is None else None, own), own)
         self._open.add(current)
         return current
 
@@ -235,6 +235,15 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     def _number(self) -> int:
         """What there is to be dealt, for all ranks together."""
         return len(self._listing())
+
+    def _names(self, positions: Positions) -> list[str]:
+        """The names of some of them."""
+        listing = self._listing()
+        return [listing.name(position) for position in positions.tolist()]
+
+    def _unit(self) -> str:
+        """What they are, in the plural."""
+        return "objects" if self._samples_are_items else "shards"
 
     @property
     def _samples_are_items(self) -> bool:
@@ -270,20 +279,44 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     def _shares(self, listing: Listing, cursor: Cursor) -> Iterator[Positions]:
         """The same, some at a time; the iteration of ``cursor`` begins."""
         start, world = self._begin(cursor)
+        if self._drawn is not None:
+            return self._drawn()
         if self._partition_sources_by_worker and world.num_workers > 1:
             if start.position:
                 text = "does not go by position alone: with it only the start of an epoch can be loaded into workers"
                 raise NotResumable(f"partition_sources_by_worker {text}; use num_workers=0, or a StatefulDataLoader")
             mine = self._of_sources(listing, slice(world.worker, None, world.num_workers))
             alone = World(world.rank, world.world_size)
-            shares = self._order.positions(len(mine), start.epoch, alone)
+            shares = self._order_of_items.positions(len(mine), start.epoch, alone)
             return without_first((mine[share] for share in shares), start.taken)
-        shares = self._order.positions(self._number(), start.epoch, world, start.position)
+        shares = self._order_of_items.positions(self._number(), start.epoch, world, start.position)
         return without_first(shares, start.taken)
+
+    @property
+    def _order_of_items(self) -> Order:
+        """The order with all of it that depends on what the items are."""
+        return self._order
 
     def _of_sources(self, listing: Listing, keep: slice) -> Positions:
         """Positions of what comes from some sources."""
         return listing.of_sources(keep)
+
+    # ---- what a mix builds on
+
+    def _check_mixable(self) -> None:
+        """Raise `ConfigError` for a dataset whose samples cannot be drawn one by one, as far as that can be known."""
+        if self._partition_sources_by_worker:
+            raise ConfigError("partition_sources_by_worker deals sources; a mix deals samples")
+
+    def _drawn_from(self, items: Callable[[], Iterator[Positions]] | None, resume: Resume) -> AISBaseIterDataset:
+        """A copy whose iteration reads these items, whichever rank and worker this is, and counts for ``resume``."""
+        part = copy.copy(self)
+        part.__dict__.update(_drawn=items, _resume=resume)
+        return part
+
+    def _ordered(self, shares: Iterable[Positions], epoch: int) -> Iterator[Positions]:
+        """The items at some positions of the order of an epoch, some at a time."""
+        return self._order_of_items.ordered(shares, self._number(), epoch)
 
     # ---- state
 
@@ -321,11 +354,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         del state["_open"], state["_obj_iterator"]  # what moves stays behind
-        rank, size = rank_and_size()
-        if self._order.world is None and size > 1:
-            # A spawned worker has no torch.distributed: it is told its rank here. One rank alone is no knowledge:
-            # the process that unpickles may be one of several.
-            state["_order"] = dataclasses.replace(self._order, world=World(rank, size))
+        state["_order"] = with_rank(self._order)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -343,10 +372,6 @@ def _with_state(
         return found if isinstance(found, (Pass, UserPass)) else UserPass(self, found)
 
     return iterated
-
-
-def _names(listing: Listing, positions: Positions) -> list[str]:
-    return [listing.name(position) for position in positions.tolist()]
 
 
 def _starts(share: Positions) -> range:

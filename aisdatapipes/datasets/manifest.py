@@ -7,16 +7,21 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from aisdatapipes.datasets.indexing import checked_index, kept_tables, resolved
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts
 from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.changes import Changes, changes
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing, NameFilter
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.resolve import IndexMode
+from aisdatapipes.flow.savedtable import restored_table, saved_table
+from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import ConfigError, InvalidURL, UnreadableManifest
 from aisdatapipes.model.url import AISURL
@@ -25,6 +30,7 @@ from aisdatapipes.store.source import Source, config_of
 from aisdatapipes.store.write import read_object, write_object
 from aisdatapipes.wire.malformed import Malformed
 from aisdatapipes.wire.manifest import Saved, SavedFilter, SavedSource, decoded_manifest, encoded_manifest
+from aisdatapipes.wire.manifest_samples import SavedSamples
 
 if TYPE_CHECKING:
     from aistore.sdk import Client
@@ -44,7 +50,9 @@ class Manifest:
     An object that is gone meanwhile raises ``ObjectNotFound`` when it is read. A dataset takes what the manifest holds
     when the dataset is made.
 
-    Memory: 16 bytes an object and its name. Pickles, if its name_filter does.
+    With ``index=`` it also keeps where all samples of tar shards are (``table``): then datasets read no index.
+
+    Memory: 16 bytes an object and its name; of samples as in `AISShardMapDataset`. Pickles, if its name_filter does.
 
     >>> from aisdatapipes.devserver import DevCluster
     >>> with DevCluster.demo() as cluster:
@@ -57,11 +65,21 @@ class Manifest:
     0 added, 0 removed, 0 changed
     """
 
-    def __init__(self, listing: Listing, name_filter: NameFilter | None = None, *, filter_lost: bool = False) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        name_filter: NameFilter | None = None,
+        *,
+        filter_lost: bool = False,
+        table: ShardTable | None = None,
+        index: IndexMode = "off",
+    ) -> None:
         self.listing = listing.with_sources(listing.sources)  # sizes that a dataset finds out are not the manifest's
         self.fingerprint = self.listing.fingerprint
         self._name_filter = name_filter
         self._filter_lost = filter_lost  # a function, which no file can hold; or each part had its own
+        self.table = table
+        self._index: IndexMode = index  # how the table was made
 
     @classmethod
     def of(
@@ -71,31 +89,43 @@ class Manifest:
         *,
         name_filter: Any = None,
         config: str | ClientConfig | Client | None = None,
+        index: IndexMode = "off",
     ) -> Manifest:
         """The manifest of some sources, which are listed now; or of a dataset, which is listed once at most.
+
+        Of an `AISShardReader` or `AISShardMapDataset` it has the table of samples by which that goes, if it has one.
 
         Args:
             sources: What a dataset takes as ``ais_source_list``, other manifests too; or a dataset of this package.
             prefix_map: As in `AISBaseIterDataset`.
             name_filter: As there.
             config: How to reach the cluster; None for what the clients of the sources say.
+            index: Of sources that are tar shards: also keep where all samples are, so that nobody who loads it reads
+                an index. ``"server"``, ``"client"`` and ``"auto"`` as in `AISShardReader`; ``"auto"`` keeps no table
+                where not every shard has an index.
 
-        Raises: ``ConfigError``, ``BucketNotFound`` and the like.
+        Raises: ``ConfigError``, ``BucketNotFound``, ``CorruptShard`` and the like.
         """
         catalog = getattr(sources, "_catalog", None)
-        meter = Meter()
+        meter, index = Meter(), checked_index(index)
         if isinstance(catalog, Catalog):
-            if prefix_map is not None or name_filter is not None or config is not None:
+            if prefix_map is not None or name_filter is not None or config is not None or index != "off":
                 raise ConfigError("Manifest.of(dataset) takes what the dataset has; give prefix_map and the like to it")
+            if getattr(sources, "_columns", ()):
+                raise ConfigError("Manifest.of: a join has several listings; make a manifest of each of its sources")
             made = cls(catalog.listing(meter), catalog.name_filter, filter_lost=catalog.has_given)
             sources._shared.add(meter, Meter())  # noqa: SLF001 - the listing is the dataset's, and counted there
+            made.table = getattr(sources, "_table", None)
+            made._index = "off" if made.table is None else getattr(sources, "_index", "auto")
             return made
         things = as_list(sources, "Manifest.of")
         chosen = checked_name_filter(name_filter)
         filtered = any(isinstance(thing, Manifest) and thing._is_filtered for thing in things)  # noqa: SLF001 - its own
         where = None if config is None else config_of(config)
         catalog = Catalog(checked_parts(things, prefix_map, where, name_filter=chosen), chosen)
-        return cls(catalog.listing(meter), chosen, filter_lost=filtered)
+        listing = catalog.listing(meter)
+        table = _table(listing, index, meter, kept_tables(things))
+        return cls(listing, chosen, filter_lost=filtered, table=table, index=index)
 
     @classmethod
     def load(
@@ -120,9 +150,10 @@ class Manifest:
             saved = decoded_manifest(data)
             listing = _restored(saved, where)
             name_filter, lost = _restored_filter(saved.name_filter)
+            table, index = _restored_table(saved.samples, listing)
         except (Malformed, InvalidURL) as error:
             raise UnreadableManifest(f"{shown}: cannot be read as a manifest: {error}; {_REMEDY}") from None
-        manifest = cls(listing, name_filter, filter_lost=lost)
+        manifest = cls(listing, name_filter, filter_lost=lost, table=table, index=index)
         if manifest.fingerprint != saved.fingerprint:
             raise UnreadableManifest(
                 f"{shown}: damaged: its names and sizes have the fingerprint {manifest.fingerprint}, and it says "
@@ -159,6 +190,8 @@ class Manifest:
     def refresh(self, *, name_filter: Any = None) -> Changes:
         """List the sources again, and hold the result; says what was added, removed and changed.
 
+        Where samples are is looked up again too, in the same way as before.
+
         Datasets that were made before keep what they have. If listing fails, nothing has changed here.
 
         Args:
@@ -176,8 +209,9 @@ class Manifest:
             )
         chosen = checked_name_filter(name_filter) or self._name_filter
         renewed = Manifest(Listing.of(self.listing.sources, Meter(), chosen), chosen)
+        table = _table(renewed.listing, self._index, Meter())
         found = changes(self.listing, renewed.listing)
-        self.listing, self.fingerprint = renewed.listing, renewed.fingerprint
+        self.listing, self.fingerprint, self.table = renewed.listing, renewed.fingerprint, table
         self._name_filter, self._filter_lost = chosen, False
         return found
 
@@ -204,7 +238,8 @@ class Manifest:
         shown = dict.fromkeys(f"{one.bucket}/{prefix}" for one in self.listing.sources for prefix in one.prefixes)
         more = ["..."] if len(shown) > _SEEN else []
         places = ", ".join([*list(shown)[:_SEEN], *more])
-        return f"<Manifest: {len(self)} objects of {places}, fingerprint {self.fingerprint}>"
+        samples = "" if self.table is None else f" with {len(self.table)} samples"
+        return f"<Manifest: {len(self)} objects of {places}{samples}, fingerprint {self.fingerprint}>"
 
     def _saved(self) -> Saved:
         listing = self.listing
@@ -213,7 +248,8 @@ class Manifest:
             for one, count in zip(listing.sources, listing.counts, strict=True)
         )
         name_filter = SavedFilter(None) if self._filter_lost else _saved_filter(self._name_filter)
-        return Saved(sources, self.fingerprint, name_filter, listing.blob, listing.ends, listing.sizes)
+        samples = None if self.table is None else saved_table(self.table, self._index)
+        return Saved(sources, self.fingerprint, name_filter, listing.blob, listing.ends, listing.sizes, samples)
 
 
 class _Names(Sequence[str]):
@@ -253,6 +289,26 @@ def _restored(saved: Saved, config: ClientConfig) -> Listing:
         names = tuple(map(listing.name, listing.of_sources(slice(index, index + 1)).tolist()))
         bare[index] = Source(config, urls[index], bare[index].prefixes, names, bare[index].etl_name)
     return listing.with_sources(bare) if named else listing
+
+
+def _table(listing: Listing, index: IndexMode, meter: Meter, kept: Sequence[ShardTable] = ()) -> ShardTable | None:
+    """Where all samples are; None with ``index="off"``, and where ``"auto"`` finds that not all shards are indexed."""
+    if index == "off":
+        return None
+    clusters = Clusters(None, {source.config.endpoint: source.config for source in listing.sources})
+    return resolved(listing, index, clusters, meter, show_progress=False, kept=kept).table
+
+
+def _restored_table(saved: SavedSamples | None, listing: Listing) -> tuple[ShardTable | None, IndexMode]:
+    """The table, and how it was made."""
+    if saved is None:
+        return None, "off"
+    if saved.index not in get_args(IndexMode):
+        raise Malformed(f"its samples were found by an unknown kind of index: {saved.index!r}")
+    table = restored_table(saved, listing.urls(range(len(listing))))
+    if table.fingerprint != saved.fingerprint:
+        raise Malformed(f"its samples have the fingerprint {table.fingerprint}, and it says {saved.fingerprint}")
+    return table, cast("IndexMode", saved.index)
 
 
 def _saved_filter(name_filter: NameFilter | None) -> SavedFilter | None:

@@ -16,23 +16,36 @@ from aisdatapipes.pipes.resume import Cursor, Resume
 if TYPE_CHECKING:
     from aisdatapipes.datasets.iterable import AISBaseIterDataset
 
-# Makes samples of the items of a worker: URLs, or positions.
+# Makes samples of the items of a worker: URLs, or arrays of positions.
 Begin = Callable[[Iterator[Any], Meter], Iterator[Any]]
 
 _RECORD_EVERY = 64  # samples between two visits to the shared counters
+
+
+class Resumable(Protocol):
+    """What knows where its iterations stand."""
+
+    def _standing(self, cursor: Cursor | None) -> Standing: ...
+
+    def _checked_standing(self, state: Any) -> Standing: ...
 
 
 class Pass(Iterator[Any]):
     """One iteration over a dataset.
 
     Its state is what StatefulDataLoader saves for each of its workers; it goes on in the same place only.
+
+    Args:
+        dataset: Whose.
+        samples: Begins ``cursor`` and ends it.
+        cursor: Where it stands.
     """
 
-    def __init__(self, dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> None:
+    def __init__(self, dataset: Resumable, samples: Generator[Any, None, None], cursor: Cursor) -> None:
         self._dataset = dataset
         self._cursor = cursor
         # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
-        self._samples = closed_at_exit(_passed(dataset, begin, unit, self._cursor))
+        self._samples = closed_at_exit(samples)
         self._over: dict[str, Any] | None = None
 
     def __iter__(self) -> Pass:
@@ -111,7 +124,7 @@ class UserPass(Iterator[Any]):
             self._over = dict(state)
 
 
-def _passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> Generator[Any, None, None]:
+def passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: Cursor) -> Generator[Any, None, None]:
     """The samples that ``begin`` makes; counted, and shown where ``unit`` says of what."""
     shared = dataset._shared  # noqa: SLF001 - one concept with the dataset
     meter, recorded = cursor.meter, Meter()

@@ -56,6 +56,7 @@ class Plan:
         num_workers: Workers of each rank's loader; 0 is one that is the rank itself.
         unit: What the items are: ``"objects"``.
         lookup: The names of some items, given as their places in the listing.
+        arranged: How they are ordered, where it is not as ``order`` says; for people.
 
     Yields: `Row`, step by step and rank by rank; a rank that gets nothing at a step has no row there.
     """
@@ -67,6 +68,7 @@ class Plan:
     num_workers: int
     unit: str
     lookup: Callable[[Positions], list[Any]] = field(compare=False)
+    arranged: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("world_size", 1), ("num_workers", 0)):
@@ -126,6 +128,7 @@ class Plan:
     def headline(self) -> str:
         """Epoch, items, order and world, in a line."""
         order = f"shuffled with seed {self.order.seed}" if self.order.shuffle else "in the order of the listing"
+        order = self.arranged or order
         begin = f", from position {self.begins.position}" if self.begins.position else ""
         begin += f" ({self.begins.within} samples of it are done)" if self.begins.within else ""
         return (

@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
-from aisdatapipes.datasets.indexing import checked_index, resolved
+from aisdatapipes.datasets.indexing import checked_index, clusters_of, joined_columns, kept_tables, resolved
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
 from aisdatapipes.datasets.options import MapOptions
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.sources import Prefixes
-from aisdatapipes.flow.located import Chosen, located_samples
+from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.join import joined_by_key
+from aisdatapipes.flow.listing import Listing
+from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import IndexMode
 from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.flow.tolerance import Tolerance
@@ -45,6 +49,7 @@ class AISShardMapDataset(AISBaseMapDataset):
         index: ``"server"`` has AIStore (5.0 or later) index the bucket, if it has not yet, and waits for it.
             ``"client"`` reads the shards' headers, once, and keeps what it found on this machine. ``"auto"`` takes the
             server's indexes if every shard has one, and else does as ``"client"``: it never writes to the cluster.
+        join: As in `AISShardReader`.
         show_progress: Of indexing.
 
     ``dataset[i]``: ``(str, ZeroDict)``. Raises ``IndexError`` outside of the dataset; ``CorruptBody`` for a shard that
@@ -61,6 +66,7 @@ class AISShardMapDataset(AISBaseMapDataset):
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
         index: IndexMode = "auto",
+        join: Any = None,
         show_progress: bool = False,
         **options: Unpack[MapOptions],
     ) -> None:
@@ -70,23 +76,34 @@ class AISShardMapDataset(AISBaseMapDataset):
             raise ConfigError(
                 "AISShardMapDataset needs an index: 'auto', 'server' or 'client'; AISShardReader does not"
             )
+        self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
         parsed = None if fields is None else Fields.parse(fields, missing)
         super().__init__(bucket_list, prefix_map, **options)
         self._chosen = Chosen(parsed, missing)
-        self._table = self._indexed(index, show_progress=show_progress)
+        self._table = self._indexed(index, kept_tables(bucket_list, join), show_progress=show_progress)
 
-    def _indexed(self, index: IndexMode, *, show_progress: bool) -> ShardTable:
+    def _indexed(self, index: IndexMode, kept: Sequence[ShardTable], *, show_progress: bool) -> ShardTable:
         meter = Meter()
         try:
-            clusters = self._clusters()
-            found = resolved(self._listing, index, clusters, meter, show_progress=show_progress)
-            if found.table is None:
-                found = resolved(self._listing, "client", clusters, meter, show_progress=show_progress)
+            listings = [self._listing, *(column.listing(meter) for column in self._columns)]
+            tables = [self._table_of(listing, index, meter, kept, show_progress=show_progress) for listing in listings]
         finally:
             # What was asked for an index is no object that anybody got.
             self._shared.add(dataclasses.replace(meter, objects=0, bytes=0), Meter())
+        return joined_by_key(tables)
+
+    def _table_of(
+        self, listing: Listing, index: IndexMode, meter: Meter, kept: Sequence[ShardTable], *, show_progress: bool
+    ) -> ShardTable:
+        clusters = self._clusters()
+        found = resolved(listing, index, clusters, meter, show_progress=show_progress, kept=kept)
+        if found.table is None:
+            found = resolved(listing, "client", clusters, meter, show_progress=show_progress)
         assert found.table is not None  # noqa: S101 - an index is made, or an error raised
         return found.table
+
+    def _clusters(self) -> Clusters:
+        return clusters_of(self._catalog, *self._columns)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -123,11 +140,11 @@ class AISShardMapDataset(AISBaseMapDataset):
         return Items(self._table.fingerprint, len(self))
 
     def _samples(self, indices: Sequence[int], tolerance: Tolerance) -> list[tuple[str, AISShardReader.ZeroDict]]:
-        positions = [self._position(index, len(self)) for index in indices]
+        positions = np.array([self._position(index, len(self)) for index in indices], np.int64)
         meter = Meter()
         try:
             found = located_samples(
-                self._table, positions, self._clusters(), self._fetch, meter, self._chosen, tolerance
+                self._table, [positions], self._clusters(), self._fetch, meter, self._chosen, tolerance, together=True
             )
             return [(key, AISShardReader.ZeroDict(sample)) for key, sample in found]
         finally:

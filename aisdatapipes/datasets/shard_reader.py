@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,14 +13,23 @@ import numpy.typing as npt
 from aistore.sdk.obj.object import Object
 from typing_extensions import Unpack
 
-from aisdatapipes.datasets.indexing import checked_index, resolved
+from aisdatapipes.datasets.indexing import (
+    checked_index,
+    checked_join,
+    clusters_of,
+    joined,
+    joined_columns,
+    kept_tables,
+)
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
+from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
-from aisdatapipes.flow.located import Chosen, located_samples
+from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.members import sample_counts
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import IndexMode, Resolved
 from aisdatapipes.flow.samples import Reached, Shard, samples
 from aisdatapipes.flow.shards import streamed
@@ -26,11 +37,15 @@ from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
+from aisdatapipes.order.blocks import Blocks
 from aisdatapipes.order.permutation import Positions
+from aisdatapipes.order.plan import Order
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Identity, Items
 from aisdatapipes.pipes.samples import checked_missing
 from aisdatapipes.wire.samples import Fields, Missing
+
+log = logging.getLogger("aisdatapipes")
 
 
 class AISShardReader(AISBaseIterDataset):
@@ -55,15 +70,28 @@ class AISShardReader(AISBaseIterDataset):
             one rank also one that was made on this machine; else shards are streamed. ``"server"`` has the cluster
             make what it lacks, and waits for it. ``"client"`` makes it here, by one pass over the headers, and keeps
             it. ``"off"`` streams. Where it decides itself, the log (level INFO) says what was found and what to do.
+        join: Further sources, whose samples are joined to those of ``bucket_list`` by their keys: with
+            ``AISShardReader("ais://b/img-", join="ais://b/txt-")`` a sample has the fields of both. One source, or a
+            list; each may be a list again. Samples, and their order, are those of ``bucket_list``; one that has no
+            partner lacks fields, as ``missing`` says; what is no partner of any is left out; the log (level WARNING)
+            tells how many. Where several shards have the same key, shards belong together by their places in the
+            listings. Needs an index.
+        block_bytes: With ``shuffle``: 0 shuffles samples one by one, over all shards, and reads each by a request of
+            its own. More shuffles blocks of neighbouring samples, of about so many bytes of the shards, and then the
+            samples of ``window_blocks`` blocks among each other; a block is one request, or a few. That is for disks
+            that hate random reads and for small samples: the larger the blocks, the faster. Needs an index; shards
+            that are streamed are shuffled as a whole.
+        window_blocks: The more, the better samples are mixed. So many blocks are in memory.
 
     Yields: ``(key, ZeroDict)``. The key is the path up to the first dot of the last component, with folders; the
         extension is all that follows, in lower case (WebDataset's convention).
     Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
-    Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards.
-    State: with an index, exact on any world, and of the same kind of index only. Without, exact at every sample, on
-        any world for that of one rank, in the same place for that of one of several. A plain tar is read on from
-        where it stands; of any other shard the first samples are read again and passed over. Without ``fields`` the
-        samples after it have the extensions of that shard and of the ones that follow.
+    Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards; with blocks also
+        ``block_bytes * window_blocks``.
+    State: with an index, exact on any world, and of the same kind of index and the same blocks only. Without, exact at
+        every sample, on any world for that of one rank, in the same place for that of one of several. A plain tar is
+        read on from where it stands; of any other shard the first samples are read again and passed over. Without
+        ``fields`` the samples after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
         overwritten since.
     """
@@ -92,14 +120,21 @@ class AISShardReader(AISBaseIterDataset):
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
         index: IndexMode = "auto",
+        join: Any = None,
+        block_bytes: int = 0,
+        window_blocks: int = 16,
         **options: Unpack[IterOptions],
     ) -> None:
         super().__init__(bucket_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
+        self._order = dataclasses.replace(self._order, blocks=_blocks(block_bytes, window_blocks, index))
         self._show_progress = show_progress
         self._missing: Missing = checked_missing(missing)
         self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
         self._fields = None if fields is None else Fields.parse(fields, missing)
         self._index = checked_index(index)
+        checked_join(join, index)
+        self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
+        self._kept = kept_tables(bucket_list, join)
 
     def __len__(self) -> int:
         """Samples of this rank in the epoch that comes next; those that ``missing="skip"`` leaves out included."""
@@ -145,10 +180,15 @@ class AISShardReader(AISBaseIterDataset):
         return self._located(table, mine, meter, reached)
 
     def _located(
-        self, table: ShardTable, positions: Iterator[int], meter: Meter, reached: Reached
+        self, table: ShardTable, shares: Iterator[Positions], meter: Meter, reached: Reached
     ) -> Iterator[tuple[str, ZeroDict]]:
-        chosen = Chosen(self._fields, self._missing)
-        found = located_samples(table, positions, self._clusters(), self._fetch, meter, chosen, self._tolerance)
+        blocks = self._order.blocks if self._order.shuffle else None
+        found = located_samples(
+            table, shares, self._clusters(), self._fetch, meter, Chosen(self._fields, self._missing), self._tolerance,
+            together=blocks is not None,
+            # Samples differ in size, so blocks do: most of them are to be one request.
+            run_bytes=max(self._fetch.range_bytes, 2 * blocks.bytes if blocks else 0),
+        )  # fmt: skip
         for key, sample in found:
             reached.items = meter.objects + meter.skipped
             yield key, self.ZeroDict(sample)
@@ -168,36 +208,69 @@ class AISShardReader(AISBaseIterDataset):
     @property
     def _table(self) -> ShardTable | None:
         """Where all samples are; None where shards are streamed. The first process of the job that asks decides."""
-        if self._index == "off" or (self._index == "auto" and type(self).__iter__ is not AISShardReader.__iter__):
+        own = type(self).__iter__ is not AISShardReader.__iter__
+        if self._index == "off" or (self._index == "auto" and own and not self._columns):
             return None  # a subclass that iterates itself may ask for objects
         if not self._catalog.knows_derived:
             self._listing()
         return self._catalog.derived(self._resolved).table
 
+    def _clusters(self) -> Clusters:
+        return clusters_of(self._catalog, *self._columns)
+
     def _resolved(self) -> Resolved:
         several = current_world(self._order.world).world_size > 1
-        return resolved(
-            self._listing(),
+        meter = Meter()
+        listings = [self._listing(), *(column.listing(meter) for column in self._columns)]
+        self._shared.add(meter, Meter())
+        return joined(
+            listings,
             self._index,
             self._clusters(),
             Meter(),
             show_progress=self._show_progress,
             of_all_ranks=several,
+            kept=self._kept,
         )
 
     @property
     def _samples_are_items(self) -> bool:
         return self._table is not None
 
+    @property
+    def _order_of_items(self) -> Order:
+        order, table = self._order, self._table
+        if order.blocks is None:
+            return order
+        if table is None:
+            log.warning("block_bytes has no effect: there is no index, so shards are shuffled as a whole")
+            return dataclasses.replace(order, blocks=None)
+        return dataclasses.replace(
+            order, blocks=dataclasses.replace(order.blocks, items=table.samples_in(order.blocks.bytes))
+        )
+
     def _number(self) -> int:
         table = self._table
         return super()._number() if table is None else len(table)
 
+    def _names(self, positions: Positions) -> list[str]:
+        table = self._table
+        if table is None:
+            return super()._names(positions)
+        return [f"{table.shards[one.shard].name}: {one.key}" for one in table.located(positions)]
+
+    def _unit(self) -> str:
+        return "shards" if self._table is None else "samples"
+
+    def _check_mixable(self) -> None:
+        super()._check_mixable()
+        if self._index == "off":
+            raise ConfigError("with index='off' nobody knows where its samples are; use index='server' or 'client'")
+
     def _dealt(self, meter: Meter, cursor: Cursor) -> Iterator[Any]:
         if self._table is None:
             return self._urls(meter, cursor)
-        shares = self._shares(self._listing(meter), cursor)
-        return (position for share in shares for position in share.tolist())
+        return self._shares(self._listing(meter), cursor)
 
     def _of_sources(self, listing: Listing, keep: slice) -> Positions:
         shards, table = super()._of_sources(listing, keep), self._table
@@ -211,3 +284,12 @@ class AISShardReader(AISBaseIterDataset):
 
     def _known_identity(self) -> Identity | None:
         return self._identity if self._index == "off" or self._catalog.knows_derived else None
+
+
+def _blocks(block_bytes: int, window_blocks: int, index: IndexMode) -> Blocks | None:
+    """The blocks of a shuffle; None for none."""
+    if block_bytes == 0 and type(block_bytes) is int:
+        return None
+    if index == "off":
+        raise ConfigError("block_bytes needs an index: index='auto', 'server' or 'client', not 'off'")
+    return Blocks(block_bytes, window_blocks)

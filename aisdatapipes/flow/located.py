@@ -4,94 +4,93 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.headerpass import checksum_in
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.recipes import Chosen, Recipe, Recipes
+from aisdatapipes.flow.runs import Numbers, Runs, joined
 from aisdatapipes.flow.samples import Sample
-from aisdatapipes.flow.shardtable import Field, Located, ShardTable
+from aisdatapipes.flow.shardtable import Rows, ShardTable
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import AISPipeError, CorruptBody
+from aisdatapipes.model.url import AISURL
+from aisdatapipes.order.permutation import Positions
+from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.part import PartInPieces
-from aisdatapipes.wire.samples import Fields, Missing
+from aisdatapipes.store.read import path_of
 
-# Two fields are read together if no more than that lies between them: receiving it takes less than a request.
-JOINED_OVER = 64 << 10
-_PLANNED = 256  # samples whose reads are planned together, where they come one by one
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What every sample is to have.
-
-    Args:
-        fields: As `Fields.parse` makes them; None for the extensions of the sample's shard and of the shards before it.
-        missing: A sample that lacks one: see `Fields`.
-    """
-
-    fields: Fields | None = None
-    missing: Missing = "zero"
-
-    def of(self, sample: Located, table: ShardTable) -> dict[str, Any] | None:
-        """By name the `Field` to be read, or ``b""``; None for a sample that is to be skipped."""
-        shard = table.shards[sample.shard]
-        present: dict[str, Any] = {field.extension: field for field in sample.fields}
-        if self.fields is not None:
-            return self.fields.picked(present, sample.key, shard)
-        extensions = table.extensions_of(sample.shard)
-        if len(extensions) == len(present):
-            return present
-        return _fields(extensions, self.missing).picked(present, sample.key, shard)
+_PLANNED = 256  # samples whose reads are planned at a time, where they come one behind the other
 
 
 def located_samples(
     table: ShardTable,
-    positions: Iterable[int],
+    groups: Iterable[Positions],
     clusters: Clusters,
     plan: FetchPlan,
     meter: Meter,
     chosen: Chosen,
     tolerance: Tolerance = RAISE,
+    *,
+    together: bool = False,
+    run_bytes: int = 0,
 ) -> Iterator[Sample]:
     """The samples at some positions of the table, in this order.
 
-    Only the fields that are chosen are read. What lies close together in a shard is read by one request, of up to
-    ``plan.range_bytes``: of a list the whole is planned at once, in whichever order it is; of anything else, samples
-    that come one behind the other. Ranges carry no checksum of their own, but that of the whole shard: it has to be
-    that of the shard that was indexed.
+    Only the fields that are chosen are read. What lies close together in a shard is read by one request. Ranges carry
+    no checksum of their own, but that of the whole shard: it has to be that of the shard that was indexed.
 
-    Memory: ``plan.window_bytes``; of a list, what was read for it.
+    Args:
+        table: Where the samples are.
+        groups: Positions in the table, some at a time.
+        clusters: Where the shards are.
+        plan: How many requests are under way, and how much is read ahead.
+        meter: Counts.
+        chosen: What a sample is made of.
+        tolerance: Of errors.
+        together: What lies close together in a group is read together, in whichever order it is; else what comes one
+            behind the other.
+        run_bytes: Of one request, about, at most; 0 for ``plan.range_bytes``.
+
+    Memory: ``plan.window_bytes``; with ``together`` also what is read for a group.
     Raises: what ``tolerance`` does not bear, when the sample is reached: ``CorruptBody`` for a shard that was
         overwritten, ``ObjectNotFound`` and the like, ``CorruptShard`` for a field that is missing.
     """
-    reads = _Reads(table, positions, clusters, plan, chosen)
-    jobs = ordered(iter(reads), plan.width, plan.window_bytes, meter)
+    reads = _Reads(table, clusters, run_bytes or plan.range_bytes, chosen)
+    some = groups if together else (group[at : at + _PLANNED] for group in groups for at in _starts(group))
+    planned = (read for group in some for read in reads.planned(group, together=together))
+    jobs = ordered(planned, plan.width, plan.window_bytes, meter)
     try:
         for job in jobs:
             job.run.take(job, table)
-            yield from _complete(reads.samples, job.number, meter, tolerance)
+            yield from _complete(reads.samples, job.run.number, meter, tolerance)
         yield from _complete(reads.samples, None, meter, tolerance)
     finally:
         jobs.close()
+
+
+def _starts(group: Positions) -> range:
+    return range(0, len(group), _PLANNED)
 
 
 def _complete(samples: deque[_Wanted], number: int | None, meter: Meter, tolerance: Tolerance) -> Iterator[Sample]:
     """The samples for which everything up to the read with this number is enough; None for all that are left."""
     while samples and (number is None or samples[0].last <= number):
         wanted = samples.popleft()
-        error = wanted.error or next((run.error for run in wanted.runs if run.error is not None), None)
+        error = wanted.error or next((piece.run.error for piece in wanted.pieces if piece.run.error), None)
         if error is not None:
             tolerance.bear(error, meter)
-        elif wanted.pieces is None:
+        elif wanted.recipe is None:
             meter.skipped += 1
         else:
-            content = {name: piece.data for name, piece in wanted.pieces.items()}
+            pieces = wanted.pieces
+            content = {name: b"" if read is None else pieces[read].data for name, read in wanted.recipe.made}
             meter.objects += 1
             meter.bytes += sum(map(len, content.values()))
             yield wanted.key, content
@@ -101,26 +100,17 @@ class _Run:
     """Bytes of a shard that are read by one request.
 
     Attributes:
+        number: Of its read, in the order of need.
         data: Those bytes, once they are there.
         error: Why they are not.
     """
 
-    __slots__ = ("data", "end", "error", "number", "shard", "start")
+    __slots__ = ("data", "error", "number", "shard")
 
-    def __init__(self, shard: int, start: int, end: int) -> None:
-        self.shard, self.start, self.end = shard, start, end
-        self.number = -1  # of its read; in order of need
+    def __init__(self, shard: int, number: int) -> None:
+        self.shard, self.number = shard, number
         self.data = b""
         self.error: AISPipeError | None = None
-
-    def joins(self, shard: int, field: Field, limit: int) -> bool:
-        """Take a field in, if it is near."""
-        end = max(self.end, field.start + field.size)
-        near = shard == self.shard and self.start <= field.start <= self.end + JOINED_OVER
-        if not near or end - self.start > max(limit, self.end - self.start):
-            return False
-        self.end = end
-        return True
 
     def take(self, part: PartInPieces, table: ShardTable) -> None:
         """Take what was read, if it is of the shard that was indexed."""
@@ -134,123 +124,132 @@ class _Run:
             self.data = part.content()
 
 
+_NOTHING = _Run(-1, -1)  # what empty fields are in
+
+
 class _RunRead(PartInPieces):
     """The read of a run; a job of a window."""
 
-    __slots__ = ("number", "run")
+    __slots__ = ("run",)
 
-    def __init__(self, run: _Run, table: ShardTable, clusters: Clusters) -> None:
-        shard = table.shards[run.shard]
-        cluster = clusters.of(shard)
-        (owner,) = cluster.owners_of([shard])
-        super().__init__(cluster, shard, owner, run.start, run.end - run.start)
-        self.run, self.number = run, run.number
+    def __init__(self, run: _Run, source: _Source, start: int, end: int) -> None:
+        super().__init__(source.cluster, source.url, source.owner, start, end - start, path=source.path)
+        self.run = run
+
+
+class _Source(NamedTuple):
+    """A shard, as reads need it: what is the same for all reads of it."""
+
+    cluster: Cluster
+    url: AISURL
+    owner: str | None
+    path: str
 
 
 class _Piece(NamedTuple):
-    """A field in what was read: ``size`` bytes, ``at`` byte of the shard; of an empty one nothing is read."""
+    """A field in what was read: bytes of it."""
 
-    run: _Run | None
-    at: int
-    size: int
+    run: _Run
+    start: int
+    end: int
 
     @property
     def data(self) -> bytes:
-        if self.run is None:
-            return b""
-        start = self.at - self.run.start
-        return self.run.data[start : start + self.size]  # of a whole run no copy
+        return self.run.data[self.start : self.end]  # of a whole run no copy
 
 
 class _Wanted(NamedTuple):
-    """A sample, and the pieces that make it up; None for one that is to be skipped.
+    """A sample, and the pieces that make it up.
 
     Attributes:
+        recipe: None for a sample that is to be skipped.
+        pieces: Of what the recipe reads.
         last: Number of the read with which it is complete.
         error: Why it cannot be made.
     """
 
     key: str
-    pieces: dict[str, _Piece] | None
-    runs: list[_Run]
+    recipe: Recipe | None
+    pieces: list[_Piece]
     last: int
-    error: AISPipeError | None
+    error: AISPipeError | None = None
 
 
 class _Reads:
-    """The reads for some samples, in the order in which they are needed.
+    """The reads for some samples.
 
     Attributes:
         samples: Those whose reads were given out, in order.
     """
 
-    def __init__(
-        self, table: ShardTable, positions: Iterable[int], clusters: Clusters, plan: FetchPlan, chosen: Chosen
-    ) -> None:
+    def __init__(self, table: ShardTable, clusters: Clusters, limit: int, chosen: Chosen) -> None:
         self.samples: deque[_Wanted] = deque()
-        self._table, self._clusters, self._limit, self._chosen = table, clusters, plan.range_bytes, chosen
-        self._positions = positions
-        self._count = itertools.count()
+        self._table, self._clusters, self._limit = table, clusters, limit
+        self._recipes = Recipes(table, chosen)
+        self._paths: dict[int, str] = {}  # of shards
+        self._count = 0  # reads so far
 
-    def __iter__(self) -> Iterator[_RunRead]:
-        if isinstance(self._positions, list):
-            yield from self._planned(self._positions, together=True)
-            return
-        rest = iter(self._positions)
-        while some := list(itertools.islice(rest, _PLANNED)):
-            yield from self._planned(some, together=False)
+    def planned(self, positions: Positions, *, together: bool) -> list[_RunRead]:
+        """The reads for these samples, in the order in which they are needed; the samples are put into `samples`."""
+        rows = self._table.rows(positions)
+        recipes = self._recipes_of(rows)
+        fields, ends = _read(rows, recipes)
+        starts, sizes = rows.starts[fields], rows.sizes[fields]
+        found = joined(rows.homes[fields], starts, sizes, self._limit, together=together)
+        runs = [_Run(shard, number) for number, shard in enumerate(found.shards.tolist(), self._count)]
+        self._count += len(runs)
+        pieces = _pieces(runs, found, starts, sizes)
+        for key, recipe, begin, end in zip(rows.keys, recipes, [0, *ends.tolist()], ends.tolist(), strict=False):
+            own = pieces[begin:end]
+            last = max((piece.run.number for piece in own), default=-1)
+            if isinstance(recipe, AISPipeError):
+                self.samples.append(_Wanted(key, None, own, last, recipe))
+            else:
+                self.samples.append(_Wanted(key, recipe, own, last))
+        sources = self._sources(found.shards)
+        places = zip(runs, found.starts.tolist(), found.ends.tolist(), strict=True)
+        return [_RunRead(run, sources[run.shard], start, end) for run, start, end in places]
 
-    def _planned(self, positions: Sequence[int], *, together: bool) -> list[_RunRead]:
-        """The reads for these samples, which are put into `samples`."""
-        located = self._table.located(positions)
-        choices = [self._choice(one) for one in located]
-        fields = [
-            (one.shard, field)
-            for one, (choice, _) in zip(located, choices, strict=True)
-            for field in (choice or {}).values()
-            if isinstance(field, Field) and field.size
-        ]
-        run_of = self._runs(sorted(fields, key=_place) if together else fields)
-        reads: list[_RunRead] = []
-        last = -1
-        for one, (choice, error) in zip(located, choices, strict=True):
-            pieces = {name: _piece(one.shard, field, run_of) for name, field in (choice or {}).items()}
-            runs = [piece.run for piece in pieces.values() if piece.run is not None]
-            for run in runs:
-                if run.number < 0:
-                    run.number = next(self._count)
-                    reads.append(_RunRead(run, self._table, self._clusters))
-                last = max(last, run.number)
-            self.samples.append(_Wanted(one.key, None if choice is None else pieces, runs, last, error))
-        return reads
+    def _recipes_of(self, rows: Rows) -> list[Recipe | AISPipeError | None]:
+        """Of each sample the recipe; None where it is to be skipped, and why there is none: that is for its turn."""
+        found: list[Recipe | AISPipeError | None] = []
+        kinds, begin = rows.kinds.tolist(), 0
+        for key, shard, end in zip(rows.keys, rows.shards.tolist(), rows.ends.tolist(), strict=True):
+            try:
+                found.append(self._recipes.of(kinds[begin:end], shard, key))
+            except AISPipeError as error:
+                found.append(error)
+            begin = end
+        return found
 
-    def _choice(self, sample: Located) -> tuple[dict[str, Any] | None, AISPipeError | None]:
-        try:
-            return self._chosen.of(sample, self._table), None
-        except AISPipeError as error:
-            return None, error  # in its turn
-
-    def _runs(self, fields: Iterable[tuple[int, Field]]) -> dict[tuple[int, int], _Run]:
-        """The run of each field, by shard and first byte."""
-        found: dict[tuple[int, int], _Run] = {}
-        run: _Run | None = None
-        for shard, field in fields:
-            if run is None or not run.joins(shard, field, self._limit):
-                run = found.get((shard, field.start)) or _Run(shard, field.start, field.start + field.size)
-            found[shard, field.start] = run
+    def _sources(self, shards: Numbers) -> dict[int, _Source]:
+        """These shards; their owners are looked up anew, for the cluster's map may be another one since."""
+        found: dict[int, _Source] = {}
+        numbers = np.unique(shards).tolist()
+        for cluster, some in itertools.groupby(numbers, lambda number: self._clusters.of(self._table.shards[number])):
+            group = list(some)
+            urls = [self._table.shards[number] for number in group]
+            for number, url, owner in zip(group, urls, cluster.owners_of(urls), strict=True):
+                path = self._paths.get(number) or self._paths.setdefault(number, path_of(url))
+                found[number] = _Source(cluster, url, owner, path)
         return found
 
 
-def _piece(shard: int, field: Any, run_of: dict[tuple[int, int], _Run]) -> _Piece:
-    if not isinstance(field, Field) or not field.size:
-        return _Piece(None, 0, 0)
-    return _Piece(run_of[shard, field.start], field.start, field.size)
+def _read(rows: Rows, recipes: list[Recipe | AISPipeError | None]) -> tuple[Numbers, Numbers]:
+    """Which of the fields in ``rows`` are read, sample by sample, and where those of each sample end: (F',), (M,)."""
+    begins = (rows.ends - np.diff(rows.ends, prepend=0)).tolist()
+    fields: list[int] = []
+    ends: list[int] = []
+    for begin, recipe in zip(begins, recipes, strict=True):
+        if isinstance(recipe, Recipe):
+            fields += [begin + read for read in recipe.reads]
+        ends.append(len(fields))
+    return np.array(fields, np.int64), np.array(ends, np.int64)
 
 
-def _place(one: tuple[int, Field]) -> tuple[int, int]:
-    return one[0], one[1].start
-
-
-@lru_cache(maxsize=64)
-def _fields(extensions: tuple[str, ...], missing: Missing) -> Fields:
-    return Fields(tuple((extension,) for extension in extensions), missing)
+def _pieces(runs: list[_Run], found: Runs, starts: Numbers, sizes: Numbers) -> list[_Piece]:
+    """Of each field that is read, where it is in its run."""
+    places = np.where(sizes > 0, starts - np.append(found.starts, 0)[found.of_fields], 0)
+    of_runs = [*runs, _NOTHING]
+    columns = (found.of_fields.tolist(), places.tolist(), (places + sizes).tolist())
+    return [_Piece(of_runs[run], start, end) for run, start, end in zip(*columns, strict=True)]

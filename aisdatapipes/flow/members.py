@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.shardindex import server_indexes
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.model.errors import StoreError
 from aisdatapipes.model.url import AISURL
@@ -16,9 +17,11 @@ from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import PageRead
 from aisdatapipes.wire.listing import ARCH_DIR, BriefPage, ListOptions
 from aisdatapipes.wire.samples import split
+from aisdatapipes.wire.shardindex import ShardIndex
 
 _WIDTH = 8  # shards whose members are listed at a time: the cluster reads each of them for it
 _WINDOW_BYTES = 32 << 20
+_INDEXES = 64  # that are in memory at a time
 _ATTEMPTS = 2  # where the listing only helps, it is not worth waiting for
 
 
@@ -65,6 +68,23 @@ def sample_counts(urls: Iterable[AISURL], clusters: Clusters, meter: Meter) -> n
             counts.append(-1)  # what is wrong with it, reading it will tell
         else:
             raise read.error
+    return np.array(counts, np.int64)
+
+
+def member_counts(urls: Sequence[AISURL], clusters: Clusters, meter: Meter) -> npt.NDArray[np.int64]:
+    """Members of each shard, by the server's index of it: shape (N,); -1 where it has none that says all.
+
+    Two small requests a shard (`server_indexes`), and none for what an ETL answers.
+    """
+    if any(url.etl_name for url in urls):
+        return np.full(len(urls), -1, np.int64)
+    counts: list[int] = []
+    for start in range(0, len(urls), _INDEXES):
+        try:
+            found = server_indexes(urls[start : start + _INDEXES], clusters, meter, attempts=_ATTEMPTS)
+        except StoreError:
+            return np.full(len(urls), -1, np.int64)  # what the matter is, reading will tell
+        counts += [len(index) if isinstance(index, ShardIndex) else -1 for index in found]
     return np.array(counts, np.int64)
 
 

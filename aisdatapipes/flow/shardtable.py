@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -53,6 +54,28 @@ class Located(NamedTuple):
         return min(one.start for one in self.fields), max(one.start + one.size for one in self.fields)
 
 
+class Rows(NamedTuple):
+    """Where some samples are, as columns.
+
+    Attributes:
+        keys: Of each sample: M of them.
+        shards: Index of the shard of each: shape (M,).
+        ends: Where the fields of each end in the other columns: shape (M,).
+        kinds: Index in the table's extensions of each field, in archive order within a sample: shape (F,).
+        homes: Index of the shard that each is in: shape (F,).
+        starts: First byte of each in its shard: shape (F,).
+        sizes: Bytes of each: shape (F,).
+    """
+
+    keys: list[str]
+    shards: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    kinds: npt.NDArray[np.uint32]
+    homes: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+
 class ShardTable(Sequence[Located]):
     """All samples of some shards, in order of shards and archives: 16 bytes a field, 16 a sample, and its key.
 
@@ -70,6 +93,8 @@ class ShardTable(Sequence[Located]):
         kinds: Index in ``extensions`` of each field: shape (F,).
         blocks: Where the data of each field begin, in units of 512 bytes: shape (F,).
         sizes: Bytes of each field: shape (F,).
+        homes: Index of the shard that each field is in: shape (F,); None where it is that of its sample. Shards that
+            are behind the S of ``firsts`` have fields only.
     """
 
     def __init__(
@@ -85,11 +110,18 @@ class ShardTable(Sequence[Located]):
         kinds: npt.NDArray[np.uint32],
         blocks: npt.NDArray[np.uint32],
         sizes: npt.NDArray[np.int64],
+        homes: npt.NDArray[np.uint32] | None = None,
     ) -> None:
         self.shards, self.checksums, self.extensions = tuple(shards), tuple(checksums), tuple(extensions)
         self._known, self._firsts, self._begins = known, firsts, begins
         self._keys, self._key_ends = keys, key_ends
-        self._kinds, self._blocks, self._sizes = kinds, blocks, sizes
+        self._kinds, self._blocks, self._sizes, self._homes = kinds, blocks, sizes, homes
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """All of it but shards, checksums, extensions and homes, as it was given."""
+        of_shards, of_keys = (self._known, self._firsts, self._begins), (self._keys, self._key_ends)
+        return (*of_shards, *of_keys, self._kinds, self._blocks, self._sizes)
 
     def __len__(self) -> int:
         return len(self._key_ends)
@@ -102,32 +134,44 @@ class ShardTable(Sequence[Located]):
 
     def located(self, positions: npt.ArrayLike) -> list[Located]:
         """The samples at some positions in ``[0, N)``; many at once cost a fifth each."""
-        wanted = np.asarray(positions, np.int64)
-        shards = (np.searchsorted(self._firsts, wanted, side="right") - 1).tolist()
-        starts = np.where(wanted > 0, self._key_ends[wanted - 1], 0).tolist() if len(wanted) else []
-        ends, begins, stops = (
-            rows.tolist() for rows in (self._key_ends[wanted], self._begins[wanted], self._begins[wanted + 1])
-        )
-        return [self._located(*one) for one in zip(shards, starts, ends, begins, stops, strict=True)]
+        rows = self.rows(positions)
+        parts = zip(rows.kinds.tolist(), rows.starts.tolist(), rows.sizes.tolist(), strict=True)
+        fields = (Field(self.extensions[kind], start, size) for kind, start, size in parts)
+        places = zip(rows.keys, rows.shards.tolist(), np.diff(rows.ends, prepend=0).tolist(), strict=True)
+        return [Located(key, shard, tuple(itertools.islice(fields, count))) for key, shard, count in places]
 
-    def _located(self, shard: int, start: int, end: int, begin: int, stop: int) -> Located:
-        parts = zip(
-            self._kinds[begin:stop].tolist(),
-            self._blocks[begin:stop].tolist(),
-            self._sizes[begin:stop].tolist(),
-            strict=True,
+    def rows(self, positions: npt.ArrayLike) -> Rows:
+        """The same as columns, which cost less yet."""
+        wanted = np.asarray(positions, np.int64)
+        begins, counts = self._begins[wanted], self._begins[wanted + 1] - self._begins[wanted]
+        ends = np.cumsum(counts)
+        # Of all fields of these samples: first those of the first sample, and so on.
+        fields = np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + counts, counts)
+        key_starts = np.where(wanted > 0, self._key_ends[wanted - 1], 0) if len(wanted) else wanted
+        keys = zip(key_starts.tolist(), self._key_ends[wanted].tolist(), strict=True)
+        shards = np.searchsorted(self._firsts, wanted, side="right") - 1
+        return Rows(
+            [self._keys[start:end].decode("utf-8", "surrogateescape") for start, end in keys],
+            shards,
+            ends,
+            self._kinds[fields],
+            np.repeat(shards, counts) if self._homes is None else self._homes[fields].astype(np.int64),
+            self._blocks[fields].astype(np.int64) * BLOCK,
+            self._sizes[fields],
         )
-        fields = tuple(Field(self.extensions[kind], block * BLOCK, size) for kind, block, size in parts)
-        return Located(self._keys[start:end].decode("utf-8", "surrogateescape"), shard, fields)
 
     def key(self, position: int) -> str:
         """The key of the sample at a position in ``[0, N)``."""
         start = int(self._key_ends[position - 1]) if position else 0
         return self._keys[start : int(self._key_ends[position])].decode("utf-8", "surrogateescape")
 
+    def known_in(self, shard: int) -> int:
+        """How many extensions there are in a shard and in the shards before it."""
+        return int(self._known[shard])
+
     def extensions_of(self, shard: int) -> tuple[str, ...]:
         """All extensions in a shard and in the shards before it, in order of appearance."""
-        return self.extensions[: int(self._known[shard])]
+        return self.extensions[: self.known_in(shard)]
 
     def sample_sizes(self, extensions: Iterable[str] | None = None) -> npt.NDArray[np.int64]:
         """Bytes of each sample, of its fields with these extensions (None for all): shape (N,)."""
@@ -138,6 +182,11 @@ class ShardTable(Sequence[Located]):
             sizes = np.where(np.isin(self._kinds, wanted), sizes, 0)
         # Every sample has a field, so no two of them begin at the same one.
         return np.add.reduceat(sizes, self._begins[:-1]) if len(self) else np.zeros(0, np.int64)
+
+    def samples_in(self, size: int) -> int:
+        """How many samples take ``size`` bytes of the shards, on average; 1 at least."""
+        total = sum(shard.size for shard in self.shards)
+        return max(1, size * len(self) // max(1, total))
 
     def of_shard(self, shard: int) -> range:
         """Positions of the samples of a shard."""
@@ -157,8 +206,9 @@ class ShardTable(Sequence[Located]):
         for shard, checksum in zip(self.shards, self.checksums, strict=True):
             digest.update(f"{shard}\n{shard.size} {checksum}\n".encode("utf-8", "surrogateescape"))
         digest.update("\n".join(self.extensions).encode("utf-8", "surrogateescape"))
-        for part in (self._firsts, self._begins, self._key_ends, self._kinds, self._blocks, self._sizes):
-            digest.update(part.data)
+        for part in (self._firsts, self._begins, self._key_ends, self._kinds, self._blocks, self._sizes, self._homes):
+            if part is not None:
+                digest.update(part.data)
         digest.update(self._keys)
         return digest.hexdigest()
 
@@ -174,10 +224,8 @@ class ShardTable(Sequence[Located]):
         return digests[order], order
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arrays = (self._known, self._firsts, self._begins, self._keys, self._key_ends)
-        of_fields = (self._kinds, self._blocks, self._sizes)
         made = {"fingerprint": self.__dict__["fingerprint"]} if "fingerprint" in self.__dict__ else None
-        return (ShardTable, (self.shards, self.checksums, self.extensions, *arrays, *of_fields), made)
+        return (ShardTable, (self.shards, self.checksums, self.extensions, *self.columns, self._homes), made)
 
 
 class TableBuilder:
@@ -212,7 +260,7 @@ class TableBuilder:
             self._begins.append(len(self._kinds))
         self._firsts.append(len(self._key_ends))
         self._known.append(len(kinds_of))
-        self._shards.append(_sized(shard, index.size))
+        self._shards.append(sized(shard, index.size))
         self._checksums.append(index.checksum)
 
     def table(self) -> ShardTable:
@@ -237,7 +285,8 @@ def _named(index: ShardIndex) -> Iterator[tuple[str, tuple[int, int], int]]:
         yield name.decode("utf-8", "surrogateescape"), (offset, size), offset
 
 
-def _sized(url: AISURL, size: int) -> AISURL:
+def sized(url: AISURL, size: int) -> AISURL:
+    """The URL with a size."""
     if url.size == size:
         return url
     return AISURL.make(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.world import World
+from aisdatapipes.order.blocks import Blocks
 from aisdatapipes.order.deal import Even, dealt, rank_samples
 from aisdatapipes.order.permutation import Positions, permuted
 
@@ -21,6 +22,7 @@ class Order:
         batch_size: Samples of a batch; whole batches are dealt.
         even: What ranks do about a remainder (`order.deal`); None for ``"none"`` with one rank, ``"repeat"`` with more.
         world: Rank and world size where they are given; None where they are to be found out.
+        blocks: Neighbours are shuffled together; None to shuffle items one by one.
     """
 
     shuffle: bool = False
@@ -28,6 +30,7 @@ class Order:
     batch_size: int = 1
     even: Even | None = None
     world: World | None = None
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -42,16 +45,25 @@ class Order:
     def positions(self, n: int, epoch: int, world: World, start: int = 0) -> Iterator[Positions]:
         """Arrays of the items that ``world`` reads in ``epoch``, in order, out of ``n``: each of shape (m,).
 
-        ``start`` is the position where the epoch is resumed.
+        ``start`` is the position where the epoch is resumed. With blocks an array is the world's part of a window.
         """
-        shares = dealt(n, world, self.batch_size, self.even_for(world.world_size), start)
+        return self.ordered(dealt(n, world, self.batch_size, self.even_for(world.world_size), start), n, epoch)
+
+    def ordered(self, shares: Iterable[Positions], n: int, epoch: int) -> Iterator[Positions]:
+        """The same of any positions, some at a time: arrays of shape (m,)."""
         if not self.shuffle:
-            return shares
+            return iter(shares)
+        if self.blocks is not None:
+            shares = self.blocks.windows(shares)
         return (self.items_at(share, n, epoch) for share in shares)
 
     def items_at(self, positions: Positions, n: int, epoch: int) -> Positions:
         """Which of ``n`` items stand at some positions of the order of ``epoch``: shape as given."""
-        return permuted(positions, n, self.seed, epoch) if self.shuffle else positions
+        if not self.shuffle:
+            return positions
+        if self.blocks is not None:
+            return self.blocks.items_at(positions, n, self.seed, epoch)
+        return permuted(positions, n, self.seed, epoch)
 
     def samples(self, n: int, world: World, start: int = 0) -> int:
         """Samples of the rank in an epoch of ``n`` items, from ``start`` on, all its workers together."""
@@ -65,3 +77,8 @@ class Order:
     def state_seed(self) -> int | None:
         """The seed as a state has it: None where nothing is shuffled, for then it does not matter."""
         return self.seed if self.shuffle else None
+
+    @property
+    def state_blocks(self) -> tuple[int, int] | None:
+        """Bytes of a block and blocks of a window, as a state has them; None where no blocks are shuffled."""
+        return (self.blocks.bytes, self.blocks.window) if self.shuffle and self.blocks is not None else None

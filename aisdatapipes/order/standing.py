@@ -6,6 +6,7 @@ exact to the sample in the middle of a batch, and goes on only in the same place
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -141,7 +142,7 @@ def job_state(standing: Standing, order: Order, n: int | None) -> OrderState:
         return begun.next_epoch()
     moved = taken or standing.passed
     within, offset = (standing.passed, standing.offset) if moved else (begun.within, begun.offset)
-    return OrderState(begun.fingerprint, begun.seed, begun.epoch, begun.position + taken, within, offset=offset)
+    return dataclasses.replace(begun, position=begun.position + taken, within=within, offset=offset)
 
 
 def without_first(shares: Iterator[Positions], count: int) -> Iterator[Positions]:

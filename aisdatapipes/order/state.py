@@ -31,6 +31,7 @@ class OrderState:
         position: In ``[0, N]``: the next item, in the epoch's order.
         within: Samples of that item that were consumed, where an item has several (a shard); mostly 0.
         offset: The byte of that item where the next sample can be read from; 0 where only its beginning will do.
+        blocks: Bytes of a block and blocks of a window, where blocks are shuffled; mostly None.
         version: Of this form.
     """
 
@@ -40,10 +41,11 @@ class OrderState:
     position: int = 0
     within: int = 0
     version: int = VERSION
+    blocks: tuple[int, int] | None = None
     offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON values; ``within`` and ``offset`` only where they are not 0."""
+        """The state as JSON values; ``within``, ``offset`` and ``blocks`` only where they are there."""
         found: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
@@ -52,7 +54,8 @@ class OrderState:
             "position": self.position,
         }
         inside = {"within": self.within, "offset": self.offset}
-        return found | {name: value for name, value in inside.items() if value}
+        found |= {name: value for name, value in inside.items() if value}
+        return found | ({"blocks": list(self.blocks)} if self.blocks else {})
 
     @classmethod
     def from_dict(cls, state: Any) -> OrderState:
@@ -75,11 +78,17 @@ class OrderState:
             raise NotResumable(f"the state's seed must be a number or None, not {seed!r}; {_HOW}")
         epoch, position = checked_number(state, "epoch"), checked_number(state, "position")
         within, offset = checked_number(state, "within", 0), checked_number(state, "offset", 0)
-        return cls(fingerprint, seed, epoch, position, within, offset=offset)
+        blocks = _checked_blocks(state.get("blocks"))
+        return cls(fingerprint, seed, epoch, position, within, blocks=blocks, offset=offset)
 
-    def check_order(self, seed: int | None) -> None:
-        """Raise `NotResumable` unless the order is that of ``seed``, None for one that is not shuffled."""
+    def check_order(self, seed: int | None, blocks: tuple[int, int] | None = None) -> None:
+        """Raise `NotResumable` unless the order is that of ``seed`` (None: not shuffled) and ``blocks``."""
         if self.seed == seed:
+            if self.blocks != blocks:
+                raise NotResumable(
+                    f"the state is of an order with {_told_blocks(self.blocks)}, this one has {_told_blocks(blocks)}; "
+                    "give the same block_bytes= and window_blocks="
+                )
             return
         if self.seed is None or seed is None:
             saved, here = ("not shuffled", "shuffled") if self.seed is None else ("shuffled", "not shuffled")
@@ -97,7 +106,8 @@ class OrderState:
             raise NotResumable(
                 f"the state is of other items: its fingerprint is {self.fingerprint}, that of these is {fingerprint}. "
                 "Objects were added, removed or overwritten since, or sources, prefixes or filter differ, or the "
-                "items are of another kind (objects, shards, samples); resume with what was there, or begin anew"
+                "items are of another kind (objects, shards, samples; of a mix, also its weights, rule and seeds); "
+                "resume with what was there, or begin anew"
             )
         if n is not None and self.position > n:
             raise NotResumable(f"the state stands at position {self.position} of {n} items; {_HOW}")
@@ -128,6 +138,18 @@ class OrderState:
             return self.next_epoch()
         position = self.position + steps * world_size * batch_size
         return dataclasses.replace(self, position=position, within=0, offset=0)
+
+
+def _checked_blocks(blocks: Any) -> tuple[int, int] | None:
+    if blocks is None:
+        return None
+    if isinstance(blocks, (list, tuple)) and len(blocks) == 2 and all(type(one) is int and one > 0 for one in blocks):
+        return blocks[0], blocks[1]
+    raise NotResumable(f"the state's blocks must be two numbers, 1 or more, not {blocks!r}; {_HOW}")
+
+
+def _told_blocks(blocks: tuple[int, int] | None) -> str:
+    return f"block_bytes={blocks[0]} and window_blocks={blocks[1]}" if blocks else "no blocks"
 
 
 def checked_number(state: Mapping[str, Any], name: str, default: int | None = None) -> int:

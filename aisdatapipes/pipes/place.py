@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import torch.distributed
@@ -9,6 +10,7 @@ from torch.utils.data import get_worker_info
 
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.world import World
+from aisdatapipes.order.plan import Order
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -37,3 +39,10 @@ def current_world(given: World | None) -> World:
     if given:
         return given
     return World(rank, size)
+
+
+def with_rank(order: Order) -> Order:
+    """The order for a worker that is spawned, which has no ``torch.distributed``: it is told its rank here."""
+    rank, size = rank_and_size()
+    # One rank alone is no knowledge: the process that unpickles may be one of several.
+    return dataclasses.replace(order, world=World(rank, size)) if order.world is None and size > 1 else order

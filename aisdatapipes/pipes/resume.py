@@ -135,7 +135,7 @@ class Resume:
             start = (cursor and cursor.loaded) or self.shared.next_start()
             world, ended = current_world(order.world), False
             taken, (passed, offset) = start.taken, start.inside(world)
-        begun = _begun(start, order, identity(start.epoch))
+        begun = _state(identity(start.epoch), order, start)
         return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended, offset)
 
     def state_dict(
@@ -164,7 +164,7 @@ class Resume:
         world, items = current_world(order.world), identity(start.epoch)
         if start.fingerprint is not None:
             OrderState(start.fingerprint, None, start.epoch, start.position).check_items(*items)
-        begun = _begun(start, order, items)
+        begun = _state(items, order, start)
         place = place_of_worker(World(world.rank, world.world_size), order.batch_size)
         begun = job_state(Standing(begun, place, start.taken), order, items.number)
         even = order.even_for(world.world_size)
@@ -199,7 +199,7 @@ class Resume:
         return standing
 
     def _check(self, saved: OrderState, order: Order, identity: Identity | None) -> None:
-        saved.check_order(order.state_seed)
+        saved.check_order(order.state_seed, order.state_blocks)
         if identity is not None:
             saved.check_items(*identity(saved.epoch))
 
@@ -210,17 +210,24 @@ class Resume:
         self.shared, self._cursor = state["shared"], None
 
 
+def _state(items: Items, order: Order, start: Start) -> OrderState:
+    """The state at ``start``."""
+    return OrderState(
+        items.fingerprint,
+        order.state_seed,
+        start.epoch,
+        start.position,
+        start.within,
+        blocks=order.state_blocks,
+        offset=start.within_offset,
+    )
+
+
 def checked_batches(batches: Any) -> int:
     """``batches`` if it can be a number of batches."""
     if type(batches) is not int or batches < 0:
         raise ConfigError(f"batches must be a number, 0 or more: those that each rank took; not {batches!r}")
     return batches
-
-
-def _begun(start: Start, order: Order, items: Items) -> OrderState:
-    """Where an iteration of these items began."""
-    inside = {"within": start.within, "offset": start.within_offset}
-    return OrderState(items.fingerprint, order.state_seed, start.epoch, start.position, **inside)
 
 
 def _tell(start: Start, world: World, items: Items) -> None:

@@ -15,15 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aisdatapipes.model.config import ClientConfig
-from aisdatapipes.model.errors import StoreError
 from aisdatapipes.model.url import AISURL
-from aisdatapipes.store.exchange import Exchange
+from aisdatapipes.store.mapread import MapRead
 from aisdatapipes.store.transport import Reply, Transport
-from aisdatapipes.wire.clustermap import decoded_map
-from aisdatapipes.wire.malformed import Malformed
+from aisdatapipes.wire.clustermap import ClusterMap
 from aisdatapipes.wire.placement import owners, uname
 
-MAP_PATH = "/v1/daemon?what=smap"
 REFRESH_PAUSE = 1.0  # seconds between two readings of the map: a burst of 404s is one piece of evidence
 
 
@@ -49,7 +46,7 @@ class Cluster:
         self._direct_allowed = True
         # Origins of the targets and their digests, as one value: a map may be read while others look.
         self._targets: tuple[tuple[str, ...], npt.NDArray[np.uint64]] = ((), np.zeros(0, np.uint64))
-        self._opening: Exchange | None = None  # the first reading of the map
+        self._opening: MapRead | None = None  # the first reading of the map
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
@@ -59,18 +56,19 @@ class Cluster:
         with self._lock:
             if self._opening is not None or self._targets[0]:
                 return
-            exchange = self._opening = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map")
-        exchange.begin()
+            read = self._opening = MapRead(self)
+        read.begin()
 
     def open(self) -> None:
         """Have the map, before the first read: the one request that waits for the cluster."""
         while not self._targets[0]:
             self.prepare()
-            exchange = self._opening
-            if exchange is None:
+            read = self._opening
+            if read is None:
                 continue  # another thread has just taken the map, or failed to
             try:
-                self._take_map(exchange.result().body)
+                read.result()
+                self._take(read.map)
             finally:
                 self._opening = None
 
@@ -113,27 +111,21 @@ class Cluster:
                 return
             pause = max(0.0, self._read_at + REFRESH_PAUSE - time.monotonic())
         self.stale = False
-        exchange = Exchange(self, self.config.endpoint, MAP_PATH, "cannot read the cluster map")
-        exchange.start(self._refreshed, pause)
+        MapRead(self).start(self._refreshed, pause)
 
-    def _refreshed(self, exchange: Exchange) -> None:
-        if exchange.reply is not None:
-            try:
-                self._take_map(exchange.reply.body)
-            except StoreError:
-                self.stale = True
+    def _refreshed(self, read: MapRead) -> None:
+        if read.error is None:
+            self._take(read.map)
+        else:
+            self.stale = True
         with self._lock:
             self._read_at = time.monotonic()
             waiting, self._waiting = self._waiting, []
         for then in waiting:
             then()
 
-    def _take_map(self, body: bytes) -> None:
-        try:
-            smap = decoded_map(body)
-        except Malformed as error:
-            text = f"this is no cluster map: {error}; is this the address of an AIStore cluster?"
-            raise StoreError(text, url=self.config.endpoint, status=200, attempts=1) from None
+    def _take(self, smap: ClusterMap | None) -> None:
+        assert smap is not None  # noqa: S101 - it was read without an error
         self.origins = smap.origins | {self.config.endpoint}
         usable = smap.usable_targets
         digests = np.array([node.digest for node in usable], np.uint64)

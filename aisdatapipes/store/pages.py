@@ -18,7 +18,7 @@ _HEADERS = ("Content-Type: application/json", "Accept: application/msgpack")
 class PageRead(Exchange):
     """One page of a bucket's listing; when it has ended, ``page`` is there, or ``error``."""
 
-    __slots__ = ("held", "page")
+    __slots__ = ("_token", "held", "page")
 
     cost = 1 << 20  # bytes in a window, roughly: 10,000 names
 
@@ -27,6 +27,7 @@ class PageRead(Exchange):
         super().__init__(cluster, shown, _bucket_path(bucket), "cannot list")
         self.headers = _HEADERS
         self.body = encoded_list(options)
+        self._token = options.token
         self.page = BriefPage()
         self.held = 0
 
@@ -40,8 +41,13 @@ class PageRead(Exchange):
         try:
             self.page = decoded_brief_page(reply.body)
         except Malformed as error:
-            return CorruptBody(f"{self.what}: {error}", url=self.subject, status=200, attempts=self.attempts)
+            return self._corrupt(str(error))
+        if self.page.token and self.page.token == self._token:
+            return self._corrupt("the token of a page leads to itself, so the listing would never end")
         return None
+
+    def _corrupt(self, text: str) -> CorruptBody:
+        return CorruptBody(f"{self.what}: {text}", url=self.subject, status=200, attempts=self.attempts)
 
 
 class SizeRead(Exchange):

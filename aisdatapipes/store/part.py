@@ -22,14 +22,23 @@ class Part(Exchange):
         start: First byte.
         length: Bytes; fewer come where the object ends before.
         last: False for a part that others of the same object follow.
+        path: Path and query of the object, where the caller has them already; else they are made.
     """
 
     __slots__ = ("_came", "_kept", "checksum", "last", "length", "start_at", "total", "url", "version")
 
     def __init__(
-        self, cluster: Cluster, url: AISURL, owner: str | None, start: int, length: int, *, last: bool = True
+        self,
+        cluster: Cluster,
+        url: AISURL,
+        owner: str | None,
+        start: int,
+        length: int,
+        *,
+        last: bool = True,
+        path: str = "",
     ) -> None:
-        super().__init__(cluster, url, path_of(url), "cannot read", owner)
+        super().__init__(cluster, url, path or path_of(url), "cannot read", owner)
         self.url, self.start_at, self.length, self.last = url, start, length, last
         self._came = 0  # bytes that are there
         self._kept = 0  # of these, those that the current try began with
@@ -102,9 +111,17 @@ class PartInPieces(Part):
     __slots__ = ("_pieces",)
 
     def __init__(
-        self, cluster: Cluster, url: AISURL, owner: str | None, start: int, length: int, *, last: bool = True
+        self,
+        cluster: Cluster,
+        url: AISURL,
+        owner: str | None,
+        start: int,
+        length: int,
+        *,
+        last: bool = True,
+        path: str = "",
     ) -> None:
-        super().__init__(cluster, url, owner, start, length, last=last)
+        super().__init__(cluster, url, owner, start, length, last=last, path=path)
         self._pieces: list[bytes] = []
 
     def put(self, at: int, data: bytes) -> None:

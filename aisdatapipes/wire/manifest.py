@@ -7,7 +7,8 @@ Members, version 1 (`.npz`, numpy's documented format; integers are little-endia
     lengths.npy     bytes of each name: shape (N,)
     sizes.npy       bytes of each object, -1 where unknown: shape (N,)
 
-Columns that come later are further arrays, which this version does not read. The same listing gives the same bytes.
+Of shards also where their samples are: `aisdatapipes.wire.manifest_samples`. Columns that come later are further
+arrays, which this version does not read. The same listing gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,16 +23,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from aisdatapipes.wire.archived_arrays import Members, member, narrow, write_arrays
 from aisdatapipes.wire.malformed import Malformed
+from aisdatapipes.wire.manifest_samples import SavedSamples, read_samples, write_samples
 
 FORMAT, VERSION = "aisdatapipes manifest", 1
 ABOUT, NAMES, LENGTHS, SIZES = "manifest.json", "names.npy", "lengths.npy", "sizes.npy"
 
-_RATIO = 1032  # bytes that one byte of deflate can stand for, at most (zlib's technical details)
-_SLACK = 64  # bytes; the ratio of a very short member can be a little higher
-_WIDTHS = (np.uint8, np.uint16, np.uint32, np.int8, np.int16, np.int32, np.int64)
 _LARGEST = np.iinfo(np.int64).max
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip archive: a clock would make equal listings differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class Saved:
         blob: All names, one after the other, in UTF-8.
         ends: Where each name ends in ``blob``: shape (N,).
         sizes: Bytes of each object, -1 where unknown: shape (N,).
+        samples: Where the samples in the objects are, which are shards; None where that is not saved.
     """
 
     sources: tuple[SavedSource, ...]
@@ -80,6 +80,7 @@ class Saved:
     blob: bytes | bytearray
     ends: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    samples: SavedSamples | None = None
 
 
 class _About(msgspec.Struct):
@@ -103,16 +104,16 @@ def encoded_manifest(saved: Saved) -> bytes:
     }
     arrays = {
         NAMES: np.frombuffer(saved.blob, np.uint8),
-        LENGTHS: _narrow(np.diff(saved.ends, prepend=0)),
-        SIZES: _narrow(saved.sizes),
+        LENGTHS: narrow(np.diff(saved.ends, prepend=0)),
+        SIZES: narrow(saved.sizes),
     }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         # The standard library's JSON: msgspec refuses the half characters that stand for bytes that are no UTF-8.
-        archive.writestr(_member(ABOUT), json.dumps(about, indent=1))
-        for name, array in arrays.items():
-            with archive.open(_member(name), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+        archive.writestr(member(ABOUT), json.dumps(about, indent=1))
+        write_arrays(archive, arrays)
+        if saved.samples is not None:
+            write_samples(archive, saved.samples)
     return file.getvalue()
 
 
@@ -120,47 +121,18 @@ def decoded_manifest(data: bytes) -> Saved:
     """What the bytes of a manifest say; raises `Malformed`. Memory: the arrays, at most 1032 times ``data``."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            about = _about(_content(archive, members, ABOUT, len(data)))
-            blob = _array(_content(archive, members, NAMES, len(data)), NAMES)
-            lengths = _array(_content(archive, members, LENGTHS, len(data)), LENGTHS)
-            sizes = _array(_content(archive, members, SIZES, len(data)), SIZES)
+            members = Members(archive, len(data))
+            about = _about(members.content(ABOUT))
+            blob, lengths, sizes = members.blob(NAMES), members.array(LENGTHS), members.array(SIZES)
+            samples = read_samples(members, about.objects)
     except Malformed:
         raise
     except Exception as error:  # noqa: BLE001 - see below
         # zipfile, zlib and json document little of what they raise for such bytes: a dozen classes were seen.
         raise Malformed(f"it is no complete archive ({type(error).__name__}: {error})") from None
-    if blob.dtype != np.uint8:
-        raise Malformed(f"{NAMES} holds {blob.dtype} instead of bytes")
     ends = _checked_ends(about, lengths, sizes, len(blob))
     sources, name_filter = tuple(about.sources), about.name_filter
-    return Saved(sources, about.fingerprint, name_filter, blob.tobytes(), ends, sizes.astype(np.int64))
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    info.external_attr = 0o644 << 16  # else unzip makes files that nobody may read
-    return info
-
-
-def _narrow(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """The same numbers in the fewest bytes each."""
-    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    fitting = (width for width in _WIDTHS if np.iinfo(width).min <= low and high <= np.iinfo(width).max)
-    return values.astype(np.dtype(next(fitting)).newbyteorder("<"))
-
-
-def _content(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str, available: int) -> bytes:
-    """A member, whose claims are looked at before memory is given to it."""
-    info = members.get(name)
-    if info is None:
-        raise Malformed(f"it has no member {name}")
-    if info.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED) or info.flag_bits & 1:
-        raise Malformed(f"{name} is packed by another method than deflate")
-    if info.compress_size > available or info.file_size > info.compress_size * _RATIO + _SLACK:
-        raise Malformed(f"{name} claims {info.file_size} bytes, which cannot be in {info.compress_size}")
-    return archive.read(info)
+    return Saved(sources, about.fingerprint, name_filter, blob, ends, sizes.astype(np.int64), samples)
 
 
 def _about(data: bytes) -> _About:
@@ -180,19 +152,6 @@ def _about(data: bytes) -> _About:
     if not about.sources:
         raise Malformed(f"{ABOUT} has no sources")
     return about
-
-
-def _array(data: bytes, name: str) -> npt.NDArray[Any]:
-    """A row of integers; a view of ``data``."""
-    file = io.BytesIO(data)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise Malformed(f"{name} is no array of numpy's format 1.0")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if len(shape) != 1 or dtype.kind not in "iu":
-        raise Malformed(f"{name} holds {dtype} in the shape {shape} instead of a row of integers")
-    if shape[0] * dtype.itemsize != len(data) - file.tell():
-        raise Malformed(f"{name} claims {shape[0]} numbers, and has {len(data) - file.tell()} bytes")
-    return np.frombuffer(data, dtype, offset=file.tell())
 
 
 def _checked_ends(

@@ -19,6 +19,7 @@ from aisdatapipes import (
     AISFileLister,
     AISIterDataset,
     AISMapDataset,
+    AISMix,
     AISPipeDataset,
     AISSampler,
     AISShardReader,
@@ -71,6 +72,11 @@ def dataset(kind: str, url: str, endpoint: str) -> Any:
     if kind == "partitioned":
         options["partition_sources_by_worker"] = True
         return AISIterDataset([url + "o/0", url + "o/1"], **options)
+    if kind == "mix":
+        order = {"batch_size": options.pop("batch_size"), "stop": "all_exhausted_without_replacement"}
+        return AISMix(
+            {AISIterDataset(f"{url}{first}", **options): weight for first, weight in ((0, 3), (1, 2))}, **order
+        )
     if kind == "objects of the SDK":
         bucket = Client(endpoint).bucket(url.split("/")[2])
         return FromObjects(bucket, {bucket: "o/"}, **options)

@@ -12,6 +12,7 @@ from aisdatapipes import AISShardReader, ConfigError, CorruptBody, CorruptShard,
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.indexjob import indexed_by_server
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.testing import check_order, check_resume
 from aisdatapipes.wire.tar import END, entry
 
 SHARDS = {"a.tar": numbered(0, 20), "b.tar": shard(), "c.tar": numbered(20, 7), "d/e.tar": numbered(27, 30)}
@@ -114,6 +115,71 @@ def test_resume_at_every_cut_and_on_another_world(embedded_bucket):
         assert sorted(every[cut:]) == sorted(numbers(ranks[0]) + numbers(ranks[1]))
 
 
+@pytest.mark.parametrize("options", [
+    {"block_bytes": 8 << 10, "window_blocks": 2}, {"block_bytes": 1, "window_blocks": 1}, {"block_bytes": 1 << 30},
+    {"block_bytes": 20 << 10, "window_blocks": 3, "fields": ("cls",)}, {},
+], ids=str)  # fmt: skip
+def test_laws_of_order_and_resume(embedded_bucket, options):
+    """Shuffled one by one or by blocks: shares make up the epoch, every cut goes on, on any world."""
+    embedded_bucket.fill(SHARDS)
+
+    def make(world, even="none"):
+        return made(embedded_bucket, index="client", shuffle=True, seed=5, even=even, world=world, **options)
+
+    check_order(make)
+    check_order(lambda world: make(world, "repeat"), even="repeat", worlds=[(4, 1)])
+    check_resume(make, cuts=(0, 1, 16, 40, TOTAL - 1))
+
+
+def test_blocks_do_not_depend_on_workers(shards):
+    """The batches of a rank are the same for any number of workers, and so is the plan's."""
+    batches = []
+    for workers in (0, 2, 3):
+        dataset = made(shards, index="client", shuffle=True, block_bytes=8 << 10, window_blocks=2, batch_size=4)
+        loader = DataLoader(dataset, batch_size=4, num_workers=workers)
+        batches.append([[int(label) for label in batch["cls"]] for _, batch in loader])
+    assert batches[0] == batches[1] == batches[2]
+    assert list(range(TOTAL)) == sorted(itertools.chain.from_iterable(batches[0]))
+    one_by_one = numbers(made(shards, index="client", shuffle=True, batch_size=4))
+    assert one_by_one != list(itertools.chain.from_iterable(batches[0]))
+
+
+def test_a_block_is_one_request(embedded_bucket):
+    """Whatever the order of its samples; and two where it lies in two shards."""
+    embedded_bucket.fill({f"{number}.tar": numbered(32 * number, 32) for number in range(4)})
+    size = 8 * sum(map(len, (numbered(32 * number, 32) for number in range(4)))) // 128
+    for blocks, requests in ((1, 16), (16, 4)):
+        dataset = made(embedded_bucket, index="client", shuffle=True, block_bytes=size + 1, window_blocks=blocks)
+        len(dataset)
+        before = dataset.stats()["requests"]
+        order = numbers(dataset)
+        assert (list(range(128)), requests) == (sorted(order), dataset.stats()["requests"] - before)
+        assert order != sorted(order)
+
+
+def test_a_state_of_other_blocks_does_not_fit(embedded_bucket):
+    """Another size of blocks, another window or none: an error that says which, and not another sample."""
+    embedded_bucket.fill(SHARDS)
+    options = {"index": "client", "shuffle": True}
+    state = made(embedded_bucket, block_bytes=1024, window_blocks=3, **options).state_dict(batches=5)
+    made(embedded_bucket, block_bytes=1024, window_blocks=3, **options).load_state_dict(state)
+    for other in ({}, {"block_bytes": 1024}, {"block_bytes": 1023, "window_blocks": 3}):
+        with pytest.raises(NotResumable, match="block_bytes=1024 and window_blocks=3"):
+            made(embedded_bucket, **other, **options).load_state_dict(state)
+    with pytest.raises(NotResumable, match="blocks must be two numbers"):
+        made(embedded_bucket, **options).load_state_dict(state | {"blocks": [1]})
+
+
+def test_blocks_need_an_index(embedded_bucket, caplog):
+    """Told at once where there cannot be one; where there is none, shards are shuffled as a whole, and it is told."""
+    embedded_bucket.fill(SHARDS)
+    with pytest.raises(ConfigError, match="block_bytes needs an index"):
+        made(embedded_bucket, index="off", block_bytes=1)
+    assert list(range(TOTAL)) == sorted(numbers(made(embedded_bucket, shuffle=True, block_bytes=1)))
+    assert "block_bytes has no effect" in caplog.text
+    assert list(range(TOTAL)) == numbers(made(embedded_bucket, index="client", block_bytes=1))  # nothing is shuffled
+
+
 def test_a_state_of_streamed_shards_does_not_fit(embedded_bucket):
     """It counts other things: that is an error, and not another sample."""
     embedded_bucket.fill(SHARDS)
@@ -200,3 +266,13 @@ def test_bad_index(embedded_bucket):
     """It is told at once."""
     with pytest.raises(ConfigError, match="index must be one of"):
         made(embedded_bucket, index="yes")
+
+
+def test_a_plan_is_of_samples(embedded_bucket):
+    """Its rows are the samples that come, by shard and key."""
+    embedded_bucket.fill(SHARDS)
+    dataset = made(embedded_bucket, index="client", shuffle=True)
+    plan = dataset.plan(epoch=0)
+    keys = [name.rpartition(" ")[2] for row in plan for name in row.items]
+    assert [key for key, _ in dataset] == keys
+    assert plan.headline.startswith(f"epoch 0: {TOTAL} samples, shuffled")

@@ -489,7 +489,7 @@ def test_stateful_dataloader(objects, loader, version):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["shards", "subclass", "objects of the SDK", "partitioned", "batches"])
+@pytest.mark.parametrize("kind", ["shards", "subclass", "objects of the SDK", "partitioned", "batches", "mix"])
 @pytest.mark.parametrize("loader", ["no workers", "persistent"])
 def test_stateful_dataloader_over_other_datasets(objects, kind, loader):
     """The other datasets, users' subclasses among them."""
@@ -497,7 +497,7 @@ def test_stateful_dataloader_over_other_datasets(objects, kind, loader):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["objects", "shards", "subclass"])
+@pytest.mark.parametrize("kind", ["objects", "shards", "subclass", "mix"])
 def test_nodes(objects, kind):
     """Every cut with torchdata's nodes, threads that read ahead included."""
     assert stateful(objects, kind, "nodes", "torchdata-0.11.0") >= 6

@@ -10,6 +10,7 @@ import tempfile
 import time
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_pages(embedded_bucket, config, cluster):
     chunks = list(listed(source))
     found = {name: size for chunk in chunks for name, size in zip(*chunk, strict=True)}
     assert found == {name: len(data) for name, data in objects.items()}
+
+
+def test_pages_that_lead_to_themselves(embedded_bucket, config, cluster):
+    """A page whose token leads to the same page again would be listed for ever: it is asked for again, and an error."""
+    embedded_bucket.put("o", b"")
+    cluster.faults.add("empty_page")
+    quick = replace(config, retry=RetryPolicy(attempts=3, first_delay=0.01))
+    with pytest.raises(CorruptBody, match=f"ais://{embedded_bucket.name}: cannot list: .* leads to itself") as caught:
+        list(listed(source_of(embedded_bucket.url, quick)))
+    assert caught.value.attempts == 3
 
 
 def test_prefixes_and_filters(embedded_bucket, config):

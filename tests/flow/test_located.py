@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.indexcache import IndexCache
-from aisdatapipes.flow.located import JOINED_OVER, Chosen, located_samples
+from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import resolve
+from aisdatapipes.flow.runs import JOINED_OVER
 from aisdatapipes.flow.samples import Shard, samples
 from aisdatapipes.flow.tolerance import Tolerance
 from aisdatapipes.model.config import ClientConfig, FetchPlan, RetryPolicy
@@ -52,11 +55,22 @@ def table(bucket, clusters, tmp_path):
     return table_of(bucket, clusters, tmp_path)
 
 
-def read(table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=None, **plan):
-    found = located_samples(
-        table, positions, clusters, FetchPlan(**plan), meter or Meter(), chosen, tolerance or Tolerance()
+def began(table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=None, *, together=True, **plan):
+    groups = [np.array(positions, np.int64)]
+    return located_samples(
+        table,
+        groups,
+        clusters,
+        FetchPlan(**plan),
+        meter or Meter(),
+        chosen,
+        tolerance or Tolerance(),
+        together=together,
     )
-    return list(found)
+
+
+def read(*arguments, **options):
+    return list(began(*arguments, **options))
 
 
 def streamed(archives=ARCHIVES, chosen=EVERYTHING):
@@ -64,12 +78,12 @@ def streamed(archives=ARCHIVES, chosen=EVERYTHING):
     return list(samples(shards, chosen.fields, chosen.missing, Meter()))
 
 
-@pytest.mark.parametrize("together", [list, iter], ids=["a list", "one by one"])
+@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
 @pytest.mark.parametrize("plan", [{}, {"width": 1}, {"range_bytes": 1 << 10}, {"window_bytes": 1}], ids=str)
 def test_samples_are_those_of_the_stream(table, clusters, together, plan):
     """Whole shards in order: keys, contents and order, also of hard links and empty members."""
     fields = Chosen(Fields.parse(("jpg;png", "cls", "seg.png")))
-    assert streamed(chosen=fields) == read(table, together(range(len(table))), clusters, fields, **plan)
+    assert streamed(chosen=fields) == read(table, range(len(table)), clusters, fields, together=together, **plan)
 
 
 def test_extensions_that_the_shards_before_have(table, clusters):
@@ -79,22 +93,26 @@ def test_extensions_that_the_shards_before_have(table, clusters):
     assert [sample for _, sample in streamed()][-300:] == [sample for _, sample in found[-300:]]
 
 
-@pytest.mark.parametrize("together", [list, iter], ids=["a list", "one by one"])
+@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
 def test_any_order(table, clusters, together):
     """Shuffled, backwards, and one sample many times."""
     every = read(table, list(range(len(table))), clusters)
     shuffled = random.Random(1).sample(range(len(table)), len(table))
     for order in (shuffled, list(range(len(table)))[::-1], [5, 5, 0, 5, 0, 0]):
-        assert [every[position] for position in order] == read(table, together(order), clusters)
-    assert [] == read(table, together([]), clusters)
+        assert [every[position] for position in order] == read(table, order, clusters, together=together)
+    assert [] == read(table, [], clusters, together=together)
 
 
 def test_neighbours_are_read_together(table, clusters):
     """One request for what lies close together; of a list also where it comes in another order."""
     shuffled = random.Random(1).sample(list(table.of_shard(3)), 300)
-    for positions, requests in ((list(table.of_shard(3)), 1), (iter(table.of_shard(3)), 2), (shuffled, 1)):
+    for positions, together, requests in (
+        (table.of_shard(3), True, 1),
+        (table.of_shard(3), False, 2),
+        (shuffled, True, 1),
+    ):
         meter = Meter()
-        found = read(table, positions, clusters, meter=meter)
+        found = read(table, positions, clusters, meter=meter, together=together)
         assert (300, requests) == (len(found), meter.requests)
     assert 300_000 > JOINED_OVER
 
@@ -115,7 +133,7 @@ def test_missing_fields(table, clusters):
     skipping = Chosen(Fields.parse(names, "skip"))
     assert ["0/a", "1/b"] == [key for key, _ in read(table, [2, 0, 3, 4], clusters, skipping, meter)]
     assert 2 == meter.skipped
-    found = located_samples(table, [0, 2], clusters, FetchPlan(), Meter(), Chosen(Fields.parse(names, "error")))
+    found = began(table, [0, 2], clusters, Chosen(Fields.parse(names, "error")))
     assert "0/a" == next(found)[0]
     with pytest.raises(CorruptShard, match="sample '0/c' has no field 'cls'"):
         next(found)
@@ -129,7 +147,7 @@ def test_missing_fields(table, clusters):
 def test_a_shard_that_was_overwritten(table, bucket, clusters, other):
     """Never a sample of the wrong bytes: an error that names the shard, in its turn, which can be borne."""
     bucket.put("0.tar", other)
-    found = located_samples(table, [4, 0, 5], clusters, FetchPlan(), Meter(), Chosen())
+    found = began(table, [4, 0, 5], clusters)
     assert "1/b" == next(found)[0]
     with pytest.raises(CorruptBody, match="overwritten since it was indexed; make the dataset anew") as caught:
         next(found)
@@ -148,7 +166,7 @@ def test_a_shard_that_is_gone(table, bucket, clusters):
 
 def test_broken_off(table, clusters):
     """An early end leaves nothing under way."""
-    found = located_samples(table, iter(range(len(table))), clusters, FetchPlan(), Meter(), Chosen())
+    found = began(table, range(len(table)), clusters, together=False)
     assert "0/a" == next(found)[0]
     found.close()
 

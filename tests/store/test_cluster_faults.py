@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import xxhash
 
+from aisdatapipes.devserver import DevCluster
 from aisdatapipes.model.config import ClientConfig, RetryPolicy
 from aisdatapipes.model.errors import (
     BucketNotFound,
@@ -29,7 +31,6 @@ from aisdatapipes.store.part import PartInMemory
 from aisdatapipes.store.pool import new_transport
 from aisdatapipes.store.read import Read
 from aisdatapipes.store.transport import Reply
-from aisdatapipes.wire.clustermap import encoded_map
 
 DATA = bytes(range(256)) * 40
 QUICK = RetryPolicy(attempts=6, first_delay=0.01, max_delay=0.05, deadline=10)
@@ -245,24 +246,74 @@ def test_nobody_listens():
     assert (caught.value.url, time.monotonic() - began < 15) == (endpoint, True)
 
 
-def test_not_a_cluster(place, faults):
-    """A server that answers something else is not taken for a cluster."""
-    cluster, _ = place
-    with pytest.raises(StoreError, match="no cluster map"):
-        cluster._take_map(b"<html>")
+class Elsewhere(BaseHTTPRequestHandler):
+    """A server that is no cluster."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_not_a_cluster():
+    """A server that answers something else is not taken for a cluster, and is not asked for long."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        cluster = opened(f"http://127.0.0.1:{server.server_port}", RetryPolicy())
+        with pytest.raises(StoreError, match="is this the address of an AIStore cluster") as caught:
+            cluster.open()
+        cluster.transport.close()
+        server.shutdown()
+        thread.join()
+    assert caught.value.attempts == 3
+
+
+def test_a_map_that_breaks_on_the_way(embedded_server, faults):
+    """It is asked for again."""
+    faults.add("wrong_length", "map", by=-1, times=2)
+    cluster = opened(embedded_server.endpoint, QUICK)
+    cluster.open()
+    cluster.transport.close()
+    assert cluster.origins == {node.url for node in (*embedded_server.embedded.map.targets,)} | {
+        cluster.config.endpoint
+    }
+
+
+def test_no_target_that_could_be_read_from():
+    """A cluster whose targets are all in maintenance is waited for as long as one that is not there."""
+    with DevCluster(targets=2) as server:
+        server.maintain(0)
+        server.maintain(1)
+        cluster = opened(server.endpoint, QUICK)
+        with pytest.raises(Unavailable, match="no target that is not in maintenance") as caught:
+            cluster.open()
+        assert caught.value.attempts == QUICK.attempts
+        server.maintain(0, on=False)
+        cluster.open()
+        cluster.transport.close()
+
+
+def opened(endpoint, retry):
+    config = ClientConfig(endpoint, retry=retry)
+    return Cluster(config, new_transport(config))
 
 
 def test_a_map_may_change_while_owners_are_computed(place, embedded_server):
     """Placement is always computed with the targets and the digests of one map."""
     cluster, url = place
     full = embedded_server.embedded.map
-    bodies = [encoded_map(replace(full, targets=full.targets[:n]), "now") for n in (1, 3)]
+    maps = [replace(full, targets=full.targets[:n]) for n in (1, 3)]
     ends, interval = threading.Event(), sys.getswitchinterval()
 
     def flip():
         while not ends.is_set():
-            for body in bodies:
-                cluster._take_map(body)
+            for one in maps:
+                cluster._take(one)
 
     thread = threading.Thread(target=flip)
     thread.start()

@@ -8,6 +8,7 @@ from aisdatapipes import (
     AISFileLoader,
     AISIterDataset,
     AISMapDataset,
+    AISMix,
     AISShardMapDataset,
     AISShardReader,
     AISShardSamples,
@@ -61,6 +62,9 @@ def datasets(bucket: AISBucket) -> None:
     label: bytes = AISShardMapDataset(bucket.url, index="client", fields=("cls",))[0][1]["cls"]
     print(label, len(AISShardReader(bucket.url, index="server")))
     check_dataset(stream, num_workers=1)
+    weights = {stream: 3}
+    mixes = AISMix(weights), AISMix({stream: 0.5, AISShardReader(bucket.url, join="ais://b/txt-"): 1}, even="drop")
+    print([len(mix) for mix in mixes])
 
 
 def errors(error: ObjectNotFound) -> tuple[str | None, int | None, int]:
