@@ -20,12 +20,14 @@ from aisdatapipes.datasets.sampler import DynamicBatchSampler
 from aisdatapipes.datasets.shard_map_dataset import AISShardMapDataset
 from aisdatapipes.datasets.shard_reader import AISShardReader
 from aisdatapipes.datasets.worker_client import WorkerRequestClient
+from aisdatapipes.flow.shard_writer import ShardWriter
 from aisdatapipes.model.config import ClientConfig, FetchPlan, RetryPolicy
 from aisdatapipes.model.errors import (
     AISPipeError,
     BucketNotFound,
     ConfigError,
     CorruptBody,
+    CorruptSample,
     CorruptShard,
     Denied,
     InvalidURL,
@@ -76,6 +78,7 @@ __all__ = [
     "ClientConfig",
     "ConfigError",
     "CorruptBody",
+    "CorruptSample",
     "CorruptShard",
     "Denied",
     "DynamicBatchSampler",
@@ -88,6 +91,7 @@ __all__ = [
     "Plan",
     "RemoteBucketNotFound",
     "RetryPolicy",
+    "ShardWriter",
     "StoreError",
     "Truncated",
     "Unavailable",

@@ -1,0 +1,1 @@
+"""The command ``aisdatapipes``; the same as ``python -m aisdatapipes.cli``."""

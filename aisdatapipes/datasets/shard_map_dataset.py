@@ -26,6 +26,7 @@ from aisdatapipes.flow.resolve import IndexMode
 from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.flow.tolerance import Tolerance
 from aisdatapipes.model.errors import ConfigError
+from aisdatapipes.pipes.decoding import Decoding, decoder_of
 from aisdatapipes.pipes.resume import Items
 from aisdatapipes.pipes.samples import checked_missing
 from aisdatapipes.wire.samples import Fields, Missing
@@ -46,14 +47,17 @@ class AISShardMapDataset(AISBaseMapDataset):
             ``("jpg;jpeg;png", "cls")``; ``;`` separates alternatives. None for those of the sample's shard and of the
             shards before it.
         missing: A sample that lacks one: ``"zero"`` fills in ``b""``, ``"error"`` raises.
+        decode: What becomes of the contents: a callable ``(key, extension, content) -> value``, or names of
+            WebDataset's handlers, ``("pil", "cls")``: see `Decoder`. None for bytes.
         index: ``"server"`` has AIStore (5.0 or later) index the bucket, if it has not yet, and waits for it.
             ``"client"`` reads the shards' headers, once, and keeps what it found on this machine. ``"auto"`` takes the
             server's indexes if every shard has one, and else does as ``"client"``: it never writes to the cluster.
         join: As in `AISShardReader`.
         show_progress: Of indexing.
 
-    ``dataset[i]``: ``(str, ZeroDict)``. Raises ``IndexError`` outside of the dataset; ``CorruptBody`` for a shard that
-        was overwritten since the dataset was made; ``NotFound`` and the like.
+    ``dataset[i]``: ``(str, ZeroDict)``, of contents or decoded values. Raises ``IndexError`` outside of the dataset;
+        ``CorruptBody`` for a shard that was overwritten since the dataset was made; ``CorruptSample`` for what cannot
+        be decoded; ``NotFound`` and the like.
     Memory: 16 bytes a field, 16 a sample, and its key; shared with workers that are forked.
     Raises: at construction, ``CorruptShard`` for a shard that cannot be read or whose members make no samples.
     """
@@ -65,6 +69,7 @@ class AISShardMapDataset(AISBaseMapDataset):
         *,
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
+        decode: Decoding = None,
         index: IndexMode = "auto",
         join: Any = None,
         show_progress: bool = False,
@@ -79,6 +84,7 @@ class AISShardMapDataset(AISBaseMapDataset):
         self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
         parsed = None if fields is None else Fields.parse(fields, missing)
         super().__init__(bucket_list, prefix_map, **options)
+        self._decode = decoder_of(decode, missing)
         self._chosen = Chosen(parsed, missing)
         self._table = self._indexed(index, kept_tables(bucket_list, join), show_progress=show_progress)
 
@@ -144,8 +150,9 @@ class AISShardMapDataset(AISBaseMapDataset):
         meter = Meter()
         try:
             found = located_samples(
-                self._table, [positions], self._clusters(), self._fetch, meter, self._chosen, tolerance, together=True
-            )
+                self._table, [positions], self._clusters(), self._fetch, meter, self._chosen, tolerance,
+                together=True, decode=self._decode,
+            )  # fmt: skip
             return [(key, AISShardReader.ZeroDict(sample)) for key, sample in found]
         finally:
             self._shared.add(meter, Meter())

@@ -40,6 +40,7 @@ from aisdatapipes.model.world import World
 from aisdatapipes.order.blocks import Blocks
 from aisdatapipes.order.permutation import Positions
 from aisdatapipes.order.plan import Order
+from aisdatapipes.pipes.decoding import Decoding, decoder_of
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Identity, Items
 from aisdatapipes.pipes.samples import checked_missing
@@ -66,6 +67,8 @@ class AISShardReader(AISBaseIterDataset):
             alternatives. None for those of the sample's shard and of the shards before it.
         missing: A sample that lacks one: ``"zero"`` fills in ``b""``, ``"error"`` raises, ``"skip"`` leaves it out
             (counted).
+        decode: What becomes of the contents: a callable ``(key, extension, content) -> value``, or names of
+            WebDataset's handlers, ``("pil", "cls")``: see `Decoder`. None for bytes.
         index: ``"auto"`` takes the index that AIStore (5.0 or later) keeps, if there is one of every shard, and with
             one rank also one that was made on this machine; else shards are streamed. ``"server"`` has the cluster
             make what it lacks, and waits for it. ``"client"`` makes it here, by one pass over the headers, and keeps
@@ -83,8 +86,8 @@ class AISShardReader(AISBaseIterDataset):
             that are streamed are shuffled as a whole.
         window_blocks: The more, the better samples are mixed. So many blocks are in memory.
 
-    Yields: ``(key, ZeroDict)``. The key is the path up to the first dot of the last component, with folders; the
-        extension is all that follows, in lower case (WebDataset's convention).
+    Yields: ``(key, ZeroDict)``, of contents or decoded values. The key is the path up to the first dot of the last
+        component, with folders; the extension is all that follows, in lower case (WebDataset's convention).
     Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards; with blocks also
         ``block_bytes * window_blocks``.
@@ -93,10 +96,10 @@ class AISShardReader(AISBaseIterDataset):
         read on from where it stands; of any other shard the first samples are read again and passed over. Without
         ``fields`` the samples after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
-        overwritten since.
+        overwritten since; ``CorruptSample`` for what cannot be decoded, which ``on_error`` leaves out alone.
     """
 
-    class ZeroDict(dict[str, bytes]):
+    class ZeroDict(dict[str, Any]):
         """A sample's contents by extension, with ``b""`` for what it lacks, so that samples of a batch collate.
 
         Args:
@@ -104,7 +107,7 @@ class AISShardReader(AISBaseIterDataset):
             keys: All extensions that it must have.
         """
 
-        def __init__(self, values: Mapping[str, bytes] | None = None, keys: Iterable[str] = ()) -> None:
+        def __init__(self, values: Mapping[str, Any] | None = None, keys: Iterable[str] = ()) -> None:
             super().__init__(values or {})
             for key in keys:
                 self.setdefault(key, b"")
@@ -119,6 +122,7 @@ class AISShardReader(AISBaseIterDataset):
         *,
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
+        decode: Decoding = None,
         index: IndexMode = "auto",
         join: Any = None,
         block_bytes: int = 0,
@@ -131,6 +135,7 @@ class AISShardReader(AISBaseIterDataset):
         self._missing: Missing = checked_missing(missing)
         self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
         self._fields = None if fields is None else Fields.parse(fields, missing)
+        self._decode = decoder_of(decode, self._missing)
         self._index = checked_index(index)
         checked_join(join, index)
         self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
@@ -188,6 +193,7 @@ class AISShardReader(AISBaseIterDataset):
             together=blocks is not None,
             # Samples differ in size, so blocks do: most of them are to be one request.
             run_bytes=max(self._fetch.range_bytes, 2 * blocks.bytes if blocks else 0),
+            decode=self._decode,
         )  # fmt: skip
         for key, sample in found:
             reached.items = meter.objects + meter.skipped
@@ -200,7 +206,7 @@ class AISShardReader(AISBaseIterDataset):
         shards = (
             Shard(stream.url, stream, stream.file, stream.extensions, stream.start, stream.whole) for stream in streams
         )
-        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached)
+        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode)
         return ((key, self.ZeroDict(sample)) for key, sample in found)
 
     # ---- with an index, the items are samples

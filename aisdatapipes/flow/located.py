@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aisdatapipes.flow.clusters import Clusters
+from aisdatapipes.flow.decoded import Decode
 from aisdatapipes.flow.headerpass import checksum_in
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.recipes import Chosen, Recipe, Recipes
@@ -40,6 +41,7 @@ def located_samples(
     *,
     together: bool = False,
     run_bytes: int = 0,
+    decode: Decode | None = None,
 ) -> Iterator[Sample]:
     """The samples at some positions of the table, in this order.
 
@@ -57,10 +59,12 @@ def located_samples(
         together: What lies close together in a group is read together, in whichever order it is; else what comes one
             behind the other.
         run_bytes: Of one request, about, at most; 0 for ``plan.range_bytes``.
+        decode: Makes values of the contents.
 
     Memory: ``plan.window_bytes``; with ``together`` also what is read for a group.
     Raises: what ``tolerance`` does not bear, when the sample is reached: ``CorruptBody`` for a shard that was
-        overwritten, ``ObjectNotFound`` and the like, ``CorruptShard`` for a field that is missing.
+        overwritten, ``ObjectNotFound`` and the like, ``CorruptShard`` for a field that is missing, what ``decode``
+        raises.
     """
     reads = _Reads(table, clusters, run_bytes or plan.range_bytes, chosen)
     some = groups if together else (group[at : at + _PLANNED] for group in groups for at in _starts(group))
@@ -69,8 +73,8 @@ def located_samples(
     try:
         for job in jobs:
             job.run.take(job, table)
-            yield from _complete(reads.samples, job.run.number, meter, tolerance)
-        yield from _complete(reads.samples, None, meter, tolerance)
+            yield from _complete(reads.samples, job.run.number, meter, tolerance, decode)
+        yield from _complete(reads.samples, None, meter, tolerance, decode)
     finally:
         jobs.close()
 
@@ -79,7 +83,9 @@ def _starts(group: Positions) -> range:
     return range(0, len(group), _PLANNED)
 
 
-def _complete(samples: deque[_Wanted], number: int | None, meter: Meter, tolerance: Tolerance) -> Iterator[Sample]:
+def _complete(
+    samples: deque[_Wanted], number: int | None, meter: Meter, tolerance: Tolerance, decode: Decode | None
+) -> Iterator[Sample]:
     """The samples for which everything up to the read with this number is enough; None for all that are left."""
     while samples and (number is None or samples[0].last <= number):
         wanted = samples.popleft()
@@ -91,9 +97,14 @@ def _complete(samples: deque[_Wanted], number: int | None, meter: Meter, toleran
         else:
             pieces = wanted.pieces
             content = {name: b"" if read is None else pieces[read].data for name, read in wanted.recipe.made}
+            try:
+                values = content if decode is None else decode(wanted.shard, wanted.key, content)
+            except AISPipeError as cause:
+                tolerance.bear(cause, meter)
+                continue
             meter.objects += 1
             meter.bytes += sum(map(len, content.values()))
-            yield wanted.key, content
+            yield wanted.key, values
 
 
 class _Run:
@@ -162,12 +173,14 @@ class _Wanted(NamedTuple):
     """A sample, and the pieces that make it up.
 
     Attributes:
+        shard: Its URL.
         recipe: None for a sample that is to be skipped.
         pieces: Of what the recipe reads.
         last: Number of the read with which it is complete.
         error: Why it cannot be made.
     """
 
+    shard: AISURL
     key: str
     recipe: Recipe | None
     pieces: list[_Piece]
@@ -199,13 +212,14 @@ class _Reads:
         runs = [_Run(shard, number) for number, shard in enumerate(found.shards.tolist(), self._count)]
         self._count += len(runs)
         pieces = _pieces(runs, found, starts, sizes)
-        for key, recipe, begin, end in zip(rows.keys, recipes, [0, *ends.tolist()], ends.tolist(), strict=False):
-            own = pieces[begin:end]
+        begin = 0
+        for key, number, recipe, end in zip(rows.keys, rows.shards.tolist(), recipes, ends.tolist(), strict=True):
+            shard, own, begin = self._table.shards[number], pieces[begin:end], end
             last = max((piece.run.number for piece in own), default=-1)
             if isinstance(recipe, AISPipeError):
-                self.samples.append(_Wanted(key, None, own, last, recipe))
+                self.samples.append(_Wanted(shard, key, None, own, last, recipe))
             else:
-                self.samples.append(_Wanted(key, recipe, own, last))
+                self.samples.append(_Wanted(shard, key, recipe, own, last))
         sources = self._sources(found.shards)
         places = zip(runs, found.starts.tolist(), found.ends.tolist(), strict=True)
         return [_RunRead(run, sources[run.shard], start, end) for run, start, end in places]

@@ -93,7 +93,9 @@ def resolve(
                 if mode != "auto":
                     raise
                 return Resolved(None, f"no index, for there are no samples in it: shards are streamed whole; {error}")
-    return Resolved(builder.table(), ", ".join(f"{count} {how}" for how, count in counts.items()) or "no shards")
+    return Resolved(
+        builder.table(), ", ".join(f"{count} {how}" for how, count in counts.items() if count) or "no shards"
+    )
 
 
 def _of_group(

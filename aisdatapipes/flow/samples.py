@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from aisdatapipes.flow.decoded import Decode, decoded
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
 from aisdatapipes.model.errors import AISPipeError
@@ -17,7 +18,8 @@ from aisdatapipes.wire.tar import Member, Unlinked, members
 
 log = logging.getLogger("aisdatapipes")
 
-Sample = tuple[str, dict[str, bytes]]
+# Contents by extension: bytes, or what they were decoded to.
+Sample = tuple[str, dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -63,16 +65,27 @@ def samples(
     meter: Meter,
     tolerance: Tolerance = RAISE,
     reached: Reached | None = None,
+    decode: Decode | None = None,
 ) -> Iterator[Sample]:
     """The samples of every shard, in order; each as soon as its last member is in.
 
     ``reached`` is kept up to date; the samples of the first shard that it names at the beginning are passed over: by
     the place where that shard begins, else by reading them.
     Without ``fields``, a sample gets the extensions of its own shard and of the shards before it: filled in as
-    ``missing`` says. An error that is tolerated ends its shard; the samples before it have been handed out.
+    ``missing`` says. An error that is tolerated ends its shard; the samples before it have been handed out. One of
+    ``decode`` leaves out its sample alone.
     """
+    found = _read(shards, fields, missing, meter, tolerance, reached or Reached())
+    if decode is not None:
+        return decoded(found, decode, meter, tolerance)
+    return ((key, sample) for _, key, sample in found)
+
+
+def _read(
+    shards: Iterable[Shard], fields: Fields | None, missing: Missing, meter: Meter, tolerance: Tolerance, at: Reached
+) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+    """``(shard, key, contents)`` of every sample."""
     known: dict[str, None] = {}  # extensions so far, in order
-    at = reached or Reached()
     warned = False
 
     def unterminated(name: str) -> None:
@@ -91,7 +104,7 @@ def samples(
                 if picked is None:
                     meter.skipped += 1
                 else:
-                    yield key, picked
+                    yield shard.name, key, picked
         except AISPipeError as error:
             tolerance.bear(error, meter)
         at.items += 1

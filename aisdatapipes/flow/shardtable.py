@@ -173,6 +173,11 @@ class ShardTable(Sequence[Located]):
         """All extensions in a shard and in the shards before it, in order of appearance."""
         return self.extensions[: self.known_in(shard)]
 
+    @property
+    def members(self) -> int:
+        """Number of fields of all samples."""
+        return len(self._sizes)
+
     def sample_sizes(self, extensions: Iterable[str] | None = None) -> npt.NDArray[np.int64]:
         """Bytes of each sample, of its fields with these extensions (None for all): shape (N,)."""
         sizes = self._sizes

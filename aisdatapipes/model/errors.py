@@ -15,6 +15,7 @@
     │       ├── Truncated      fewer bytes than promised
     │       └── CorruptBody    other bytes than promised
     ├── CorruptShard           also ValueError: an archive that cannot be read to its end
+    ├── CorruptSample          also ValueError: a field of a sample that cannot be decoded
     ├── UnreadableManifest     also ValueError: a saved listing that is damaged, or something else
     └── NotResumable           also ValueError: a state that does not fit
 
@@ -127,6 +128,10 @@ class CorruptBody(Unavailable):
 
 class CorruptShard(AISPipeError, ValueError):
     """An archive that cannot be read to its end; the message names shard, member and offset."""
+
+
+class CorruptSample(AISPipeError, ValueError):
+    """A field of a sample that cannot be decoded; the message names shard, key and field."""
 
 
 class UnreadableManifest(AISPipeError, ValueError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aisdatapipes.model.config import ClientConfig, FetchPlan
     from aisdatapipes.model.world import World
     from aisdatapipes.order.deal import Even
+    from aisdatapipes.pipes.decoding import Decoding
     from aisdatapipes.pipes.lister import AISFileListerIterDataPipe
     from aisdatapipes.pipes.loader import AISFileLoaderIterDataPipe
     from aisdatapipes.pipes.planner import AISPlanner
@@ -64,6 +65,7 @@ class AISPipe(IterDataPipe[T_co]):
             *,
             fields: Iterable[str] | None = None,
             missing: str = "zero",
+            decode: Decoding = None,
             on_error: OnError = "raise",
             max_errors: float | None = None,
         ) -> AISShardSamples:

@@ -11,6 +11,7 @@ from aisdatapipes.flow.shards import ShardStream
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.pipes.base import AISPipe, functional
+from aisdatapipes.pipes.decoding import Decoding, decoder_of
 from aisdatapipes.pipes.handed import noted
 from aisdatapipes.wire.samples import Fields, Missing
 
@@ -28,14 +29,18 @@ class AISShardSamples(AISPipe[Sample]):
             alternatives. None for those of the samples so far.
         missing: A sample that lacks one: ``"zero"`` fills in ``b""``, ``"error"`` raises, ``"skip"`` leaves it out
             (counted in ``stats()``).
-        on_error: ``"raise"``, ``"skip"`` (what is left of the shard), or a callable on the error that answers one.
-        max_errors: Shards that may be cut short that way: a number, or a share below 1; None for any number.
+        decode: What becomes of the contents: a callable ``(key, extension, content) -> value``, or names of
+            WebDataset's handlers, ``("pil", "cls")``: see `Decoder`. None for bytes.
+        on_error: ``"raise"``, ``"skip"`` (what is left of the shard, or a sample that cannot be decoded), or a callable
+            on the error that answers one.
+        max_errors: How often something may be left out that way: a number, or a share below 1; None for any number.
 
-    Yields: ``(key, {extension: bytes})``. The key is the path up to the first dot of the last component, with
-        folders; the extension is all that follows, in lower case (the convention of WebDataset).
+    Yields: ``(key, {extension: bytes})``, or decoded values. The key is the path up to the first dot of the last
+        component, with folders; the extension is all that follows, in lower case (the convention of WebDataset).
     Order: that of the archive.
     Memory: one sample, and what the stream holds.
-    Raises: ``CorruptShard`` that names shard, member and offset.
+    Raises: ``CorruptShard`` that names shard, member and offset; ``CorruptSample`` that names shard,
+        key and field.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class AISShardSamples(AISPipe[Sample]):
         *,
         fields: Iterable[str] | None = None,
         missing: Missing = "zero",
+        decode: Decoding = None,
         on_error: OnError = "raise",
         max_errors: float | None = None,
     ) -> None:
@@ -51,6 +57,7 @@ class AISShardSamples(AISPipe[Sample]):
         self.source_datapipe = source_datapipe
         self._missing: Missing = checked_missing(missing)
         self._fields = None if fields is None else Fields.parse(fields, missing)
+        self._decode = decoder_of(decode, self._missing)
         self._tolerance = Tolerance(on_error, max_errors)
         self._meter = Meter()
 
@@ -58,7 +65,7 @@ class AISShardSamples(AISPipe[Sample]):
         reached = Reached()
         source = noted(self, self.source_datapipe, lambda: reached.items, reached)
         shards = (_shard(name, stream) for name, stream in source)
-        return samples(shards, self._fields, self._missing, self._meter, self._tolerance, reached)
+        return samples(shards, self._fields, self._missing, self._meter, self._tolerance, reached, self._decode)
 
     def stats(self) -> dict[str, Any]:
         """What this pipe did in this process so far, by counter."""

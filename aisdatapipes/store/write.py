@@ -25,7 +25,12 @@ class Write(Exchange):
 
 def write_object(url: AISURL, config: ClientConfig, data: bytes) -> None:
     """Store an object, or replace it; raises `BucketNotFound`, `Denied`, `Unavailable`."""
-    Write(cluster_of(config), url, data).wait()
+    write = Write(cluster_of(config), url, data)
+    try:
+        write.wait()
+    finally:
+        # An exchange and who waits for it know each other: without this the data would stay until a collection.
+        write.body = None
 
 
 def read_object(url: AISURL, config: ClientConfig) -> bytes:

@@ -25,7 +25,7 @@ _ENCRYPTED = 1  # flag bit 0 of a zip member
 # What zipfile and the decompressors below it raise for damaged files.
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
-    ValueError, OverflowError, OSError,
+    ValueError, OverflowError, OSError, LookupError,
 )  # fmt: skip
 
 _EXTENSIONS: tuple[tuple[tuple[str, ...], Kind], ...] = (

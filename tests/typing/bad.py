@@ -14,14 +14,15 @@ lister.ais_plan(even="always")  # refused
 lister.ais_load_files().ais_read_shards("png")  # refused
 for url, _stream in lister.ais_load_files():
     size: str = url.size  # refused
-for _key, fields in lister.ais_load_files().ais_read_shards():
-    text: str = fields["txt"]  # refused
+for _key, fields in lister.ais_load_files().ais_read_shards(decode=b"pil"):  # refused
+    print(fields["txt"])
 AISIterDataset("ais://bucket/", shufle=True)  # refused
 AISIterDataset("ais://bucket/", seed="one")  # refused
 AISShardReader("ais://bucket/", missing="never")  # refused
 AISShardReader("ais://bucket/", index="always")  # refused
+AISShardReader("ais://bucket/", decode=3)  # refused
 for _name, sample in AISShardReader("ais://bucket/"):
-    picture: str = sample["png"]  # refused
+    sample[1]  # refused
 ClientConfig(ENDPOINT, retry=3)  # refused
 ClientConfig(ENDPOINT).endpoint = "http://other:8080"  # refused
 RetryPolicy(attempts="3")  # refused

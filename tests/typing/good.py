@@ -60,6 +60,8 @@ def datasets(bucket: AISBucket) -> None:
         png: bytes = sample["png"]
         print(key, png, first)
     label: bytes = AISShardMapDataset(bucket.url, index="client", fields=("cls",))[0][1]["cls"]
+    picture: int = AISShardMapDataset(bucket.url, decode=("pil", "cls"))[0][1]["cls"]
+    print(picture, AISShardReader(bucket.url, decode=lambda key, extension, content: (key, extension, len(content))))
     print(label, len(AISShardReader(bucket.url, index="server")))
     check_dataset(stream, num_workers=1)
     weights = {stream: 3}
