@@ -42,7 +42,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "_over", "_sent", "attempts", "attempts_at_most", "body",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "_sent", "attempts", "attempts_at_most", "body",
         "byte_range", "cluster", "ended", "error", "headers", "method", "outgrown", "owner", "path", "redirects",
         "reply", "request", "room", "sink", "subject", "what",
     )
@@ -72,6 +72,7 @@ class Exchange:
         self.outgrown = False
         self.room = -1
         self._sent: str | None = None
+        self._broken = False  # the last answer broke: kept connections are not to be trusted
         self._cancelled = False
 
     @property
@@ -150,7 +151,16 @@ class Exchange:
         if self._cancelled:
             return
         self.request = Request(
-            url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink, self.most_bytes
+            url,
+            self.method,
+            self.headers,
+            self.body,
+            self.byte_range,
+            with_token,
+            delay,
+            self.sink,
+            self._broken,
+            self.most_bytes,
         )
         self.cluster.transport.send(self.request, self._arrived)
 
@@ -168,6 +178,7 @@ class Exchange:
 
     def _judge(self, reply: Reply) -> None:
         status = reply.status
+        self._broken = reply.failure is not None
         if status:
             self.cluster.answered = True
         if reply.failure is None and status in (200, 206):

@@ -68,6 +68,7 @@ class Request:
         with_token: Send the transport's token. Only to the endpoint itself: nodes behind it trust its redirects.
         delay: Seconds to wait before it is sent.
         sink: Where a 200 or 206 body goes as it arrives; other bodies are collected.
+        fresh: On a new connection: kept ones may all be broken.
         most_bytes: Of the body; a longer one is given up where it is noticed, at best before its first byte.
     """
 
@@ -79,6 +80,7 @@ class Request:
     with_token: bool = False
     delay: float = 0.0
     sink: Sink | None = None
+    fresh: bool = False
     most_bytes: int = ANSWER_BYTES
 
 
