@@ -130,9 +130,6 @@ class ClientConfig:
         self._check_token()
         if self.ca_file is not None and not os.path.exists(self.ca_file):  # noqa: PTH110 - text, not Path
             raise ConfigError(f"ClientConfig.ca_file does not exist: {self.ca_file}")
-        for file in (self.client_cert,) if isinstance(self.client_cert, str) else self.client_cert or ():
-            if not os.path.exists(file):  # noqa: PTH110 - text, not Path
-                raise ConfigError(f"ClientConfig.client_cert does not exist: {file}")
 
     @property
     def has_token(self) -> bool:
