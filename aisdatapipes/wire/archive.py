@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from aisdatapipes.model.errors import CorruptShard
 from aisdatapipes.wire.compression import decompressed
-from aisdatapipes.wire.tar import ANY_SIZE, Member, members, too_large
+from aisdatapipes.wire.tar import Member, members
+from aisdatapipes.wire.tar_header import ANY_SIZE, check_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -127,8 +128,10 @@ def zip_members(file: BinaryIO, shard: str, member_bytes: int = ANY_SIZE) -> Ite
 def _check_open(info: zipfile.ZipInfo, where: str, shard: str, member_bytes: int) -> None:
     if info.flag_bits & _ENCRYPTED:
         raise CorruptShard(f"{where}: it is encrypted; store it without a password", url=shard)
-    if info.file_size > member_bytes:
-        raise CorruptShard(f"{where}: {too_large(info.file_size, member_bytes)}", url=shard)
+    try:
+        check_room(info.file_size, member_bytes)
+    except ValueError as cause:
+        raise CorruptShard(f"{where}: {cause}", url=shard) from None
 
 
 class _Reads:

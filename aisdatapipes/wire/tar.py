@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aisdatapipes.model.errors import CorruptShard
 from aisdatapipes.wire.tar_header import (
+    ANY_SIZE,
     BLOCK,
     END,
     ZEROS,
+    check_room,
     checked_size,
     entry,
     link_name,
@@ -37,7 +39,6 @@ MAX_HEADER_BYTES = 1 << 20
 LINK_BYTES = 8 << 20
 LINK_MEMBER_BYTES = 1 << 20
 
-ANY_SIZE = 1 << 63  # no limit
 _REGULAR = b"0\x007"  # file, file of a v7 archive, "contiguous" file
 _LINK = ord("1")
 _WITHOUT_DATA = b"23456"  # symbolic link, character and block device, folder, pipe
@@ -49,11 +50,6 @@ _ADVICE = {
 }
 _REMEMBERED = ("path", "size", "linkpath")  # the pax keys that matter here
 _HEADER = ""  # no pax key: there was a header, whatever it said, and its member has to follow
-
-
-def too_large(size: int, most: int) -> str:
-    """Why a member is not read."""
-    return f"it has {size:,} bytes, and at most {most:,} can be: here they do not fit in memory"
 
 
 class Member(NamedTuple):
@@ -120,9 +116,8 @@ class TarParser:
         member_bytes: int = ANY_SIZE,
     ) -> None:
         self.shard = shard
-        self._most = member_bytes
         self.unterminated = False
-        self._start, self._tied = start, tied
+        self._start, self._tied, self._most = start, tied, member_bytes
         self._offset = start  # bytes of the archive that came in, or were left out before
         self._broken: CorruptShard | None = None
         self._zero_blocks = 0
@@ -220,8 +215,7 @@ class TarParser:
             if stop <= end:
                 self._complete(chunk[pos:stop], done)
             else:
-                if self._size > self._most:
-                    raise ValueError(too_large(self._size, self._most))
+                check_room(self._size, self._most)
                 self._missing = stop - end
                 if pos < end:
                     self._parts.append(chunk[pos:])
@@ -375,9 +369,7 @@ def members(
         shard: Name or URL for messages.
         on_unterminated: Called with ``shard`` at the end of an archive whose members are whole, but whose end
             is not marked by two zero blocks.
-        start: As in `TarParser`.
-        tied: As there.
-        member_bytes: As there.
+        start, tied, member_bytes: As in `TarParser`.
 
     Raises: ``CorruptShard`` behind the last complete member.
 
