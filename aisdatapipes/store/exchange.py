@@ -72,7 +72,7 @@ class Exchange:
         self.outgrown = False
         self.room = -1
         self._sent: str | None = None
-        self._broken = False  # the last answer broke: kept connections are not to be trusted
+        self._broken = False  # an answer broke: kept connections are not to be trusted
         self._cancelled = False
 
     @property
@@ -178,7 +178,8 @@ class Exchange:
 
     def _judge(self, reply: Reply) -> None:
         status = reply.status
-        self._broken = reply.failure is not None
+        # For good: the hop that follows a redirect would meet the same kept connections again.
+        self._broken = self._broken or reply.failure is not None
         if status:
             self.cluster.answered = True
         if reply.failure is None and status in (200, 206):
