@@ -107,14 +107,9 @@ class TarParser:
     # fmt: on
 
     def __init__(
-        self,
-        shard: str,
-        *,
-        link_bytes: int = LINK_BYTES,
-        start: int = 0,
-        tied: bool = False,
+        self, shard: str, *, link_bytes: int = LINK_BYTES, start: int = 0, tied: bool = False,
         member_bytes: int = ANY_SIZE,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.shard = shard
         self.unterminated = False
         self._start, self._tied, self._most = start, tied, member_bytes
@@ -369,7 +364,9 @@ def members(
         shard: Name or URL for messages.
         on_unterminated: Called with ``shard`` at the end of an archive whose members are whole, but whose end
             is not marked by two zero blocks.
-        start, tied, member_bytes: As in `TarParser`.
+        start: As in `TarParser`.
+        tied: As there.
+        member_bytes: As there.
 
     Raises: ``CorruptShard`` behind the last complete member.
 
