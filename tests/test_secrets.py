@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import faulthandler
+import json
 import logging
+import os
 import pickle
+import traceback
 
 import pytest
 from aistore.sdk import Client
 from torch.utils.data import DataLoader
 from torch.utils.data.datapipes.iter import IterableWrapper
 
-from aisdatapipes import AISIterDataset, AISMapDataset, ClientConfig, Denied, ObjectNotFound, WorkerRequestClient
+from aisdatapipes import (
+    AISIterDataset,
+    AISMapDataset,
+    AISSampler,
+    AISShardReader,
+    ClientConfig,
+    Denied,
+    Manifest,
+    ObjectNotFound,
+    ShardWriter,
+    WorkerRequestClient,
+)
 from aisdatapipes.devserver import DevCluster
 
 TOKEN = "T0KEN-of-a-test"
@@ -66,6 +81,87 @@ def test_logs_do_not_show_a_token(guarded, caplog, capfd):
     assert "gone" in caplog.text
     out, err = capfd.readouterr()
     assert TOKEN not in caplog.text + out + err
+
+
+def test_what_is_kept_has_no_token(guarded, tmp_path):
+    """Plans, states, counts and manifests say nothing of it, as text, as files, and in their pickles but one."""
+    config = ClientConfig(guarded.endpoint, token=TOKEN)
+    dataset = AISIterDataset("ais://b/", config=config, shuffle=True)
+    mapped = AISMapDataset("ais://b/", config=config)
+    sampler = AISSampler(mapped, batch_size=1)
+    manifest = Manifest.of("ais://b/", config=config)
+    manifest.save(str(tmp_path / "manifest.npz"))
+    states = [dataset.state_dict(), sampler.state_dict(), dataset.stats(), mapped.stats()]
+    plans = [dataset.plan(), sampler.plan()]
+    assert TOKEN not in shown(manifest, *states, *plans, *plans[0], json.dumps(states[:2]))
+    assert TOKEN.encode() not in (tmp_path / "manifest.npz").read_bytes()
+    assert TOKEN.encode() not in pickle.dumps(states)
+
+
+def test_pickles(guarded, tmp_path):
+    """A pickle has the token where a spawned worker needs it from there; with a token file it has the path only."""
+    (tmp_path / "token").write_text(TOKEN)
+    by_file = ClientConfig(guarded.endpoint, token_file=str(tmp_path / "token"))
+    for config, expected in ((ClientConfig(guarded.endpoint, token=TOKEN), True), (by_file, False)):
+        pipe = IterableWrapper(["ais://b/"]).ais_list_files(config).ais_load_files(config)
+        things = [config, pipe, AISIterDataset("ais://b/", config=config), AISMapDataset("ais://b/", config=config)]
+        things += [AISShardReader("ais://b/", config=config), Manifest.of("ais://b/", config=config)]
+        for thing in things:
+            assert len(list(things[2])) == 1
+            assert (TOKEN.encode() in pickle.dumps(thing)) == expected, thing
+            assert TOKEN not in shown(thing)
+
+
+class Dying(AISIterDataset):
+    """Ends its worker in the middle, with all that a crash report has."""
+
+    def __iter__(self):
+        for sample in super().__iter__():
+            faulthandler.dump_traceback()
+            os._exit(3)
+            yield sample
+
+
+class Failing:
+    """A user's code that fails in the middle; torch sends its traceback as text."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def __call__(self, name):
+        local = self.config
+        raise ValueError(f"{name} {local}")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_tracebacks_do_not_show_a_token(guarded, workers):
+    """Neither that of a user's error inside a worker, with everything on its way, nor that of a worker that dies."""
+    config = ClientConfig(guarded.endpoint, token=TOKEN)
+    dataset = AISIterDataset("ais://b/", config=config, name_filter=Failing(config))
+    pipe = IterableWrapper(["ais://b/"]).ais_list_files(config, name_filter=Failing(config)).ais_load_files(config)
+    for thing in (dataset, pipe):
+        with pytest.raises(ValueError, match="a ClientConfig") as caught:
+            list(DataLoader(thing, batch_size=None, num_workers=workers))
+        assert TOKEN not in "".join(traceback.format_exception(caught.value)) + shown(caught.value, vars(caught.value))
+
+
+def test_a_worker_that_dies(guarded, capfd):
+    """What it leaves behind on the standard error, and what the loader says of it."""
+    config = ClientConfig(guarded.endpoint, token=TOKEN)
+    with pytest.raises(RuntimeError, match="exited unexpectedly") as caught:
+        list(DataLoader(Dying("ais://b/", config=config), batch_size=None, num_workers=1))
+    printed = "".join(capfd.readouterr())
+    assert "most recent call first" in printed
+    assert TOKEN not in printed + "".join(traceback.format_exception(caught.value))
+
+
+def test_writers_do_not_show_a_token(guarded):
+    """Nor what is written."""
+    config = ClientConfig(guarded.endpoint, token=TOKEN)
+    with ShardWriter("ais://b/shards/%d.tar", config=config) as writer:
+        writer.write({"__key__": "a", "txt": b"text"})
+        assert TOKEN not in shown(writer, vars(writer))
+    assert TOKEN.encode() not in guarded.get("b", "shards/0.tar")
 
 
 def test_certificates_do_not_show(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -41,8 +42,11 @@ class Commands(click.Group):
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line; names of objects come out byte for byte."""
-    click.echo(os.fsencode(text), err=err)
+    """Print a line; names of objects come out byte for byte, but on a terminal none that would obey them."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        click.echo("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text), err=err)
+    else:
+        click.echo(os.fsencode(text), err=err)
 
 
 def asks_cluster(command: F) -> F:

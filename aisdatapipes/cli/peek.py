@@ -14,6 +14,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.samples import samples
 
@@ -32,7 +33,8 @@ def peek(urls: tuple[AISURL, ...], endpoint: str | None, *, key: str | None) -> 
     listing = Listing.of(sources, Meter())
     streams = streamed(listing, clusters_of(sources), FetchPlan(width=2), Meter())
     for stream in streams:
-        for name, sample in samples(opened(stream, stream.url, seekable=stream.file), stream.url):
+        members = opened(stream, stream.url, seekable=stream.file, member_bytes=most_in_memory())
+        for name, sample in samples(members, stream.url):
             if key in (None, name):
                 _show(name, sample)
                 return

@@ -27,6 +27,7 @@ from aisdatapipes.order.deal import place_of
 from aisdatapipes.order.permutation import Positions
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Items
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire.archive import opened
 
 log = logging.getLogger("aisdatapipes")
@@ -159,7 +160,7 @@ class AISMultiShardStream(AISBaseIterDataset):
 
 def _contents(urls: list[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter) -> Iterator[bytes]:
     for stream in streamed(urls, clusters, plan, meter):
-        for member in opened(stream, stream.url, seekable=stream.file):
+        for member in opened(stream, stream.url, seekable=stream.file, member_bytes=most_in_memory()):
             yield member.data
 
 

@@ -18,6 +18,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
 from aisdatapipes.store.pages import SizeRead
 from aisdatapipes.store.source import Source
+from aisdatapipes.store.token import token_of
 
 _WIDTH = 32  # requests in flight for sizes that no listing told
 _WINDOW_BYTES = 1 << 20
@@ -88,7 +89,7 @@ def _sdk_bucket(source: Source) -> Bucket:
         ca_cert=config.ca_file,
         client_cert=config.client_cert,
         timeout=(config.connect_timeout, config.read_timeout),
-        token=config.token,
+        token=token_of(config),
     )
     uuid, _, name = url.namespace.removeprefix("@").partition("#")
     return client.bucket(url.bucket, url.provider, Namespace(uuid=uuid, name=name) if url.namespace else None)

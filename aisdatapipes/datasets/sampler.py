@@ -10,7 +10,7 @@ import xxhash
 
 from aisdatapipes.datasets.batches import BatchSampler
 from aisdatapipes.datasets.mapped import AISBaseMapDataset
-from aisdatapipes.model.errors import ConfigError
+from aisdatapipes.model.errors import ConfigError, shown
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
 from aisdatapipes.order.plan import Order
@@ -113,7 +113,9 @@ class DynamicBatchSampler(BatchSampler):
                     yield [index]
                 else:
                     name = self._data_source.item_name(index)
-                    log.warning("%s is left out: its %d bytes are more than max_batch_size=%d", name, size, limit)
+                    log.warning(
+                        "%s is left out: its %d bytes are more than max_batch_size=%d", shown(name), size, limit
+                    )
                 continue
             if batch and filled + size > limit:
                 yield batch

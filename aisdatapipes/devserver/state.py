@@ -91,7 +91,8 @@ class State:
         may = self.tokens.get(header.removeprefix("Bearer "))
         if may is None:
             raise Refused(401, 'invalid token from header "Authorization": invalid token')
-        if may == "ro" and call.method in _WRITES:
+        # AIStore's read-only role does not show the cluster either.
+        if may == "ro" and (call.method in _WRITES or call.path.startswith("/v1/daemon")):
             raise Refused(403, "insufficient permissions")
 
 

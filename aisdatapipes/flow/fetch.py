@@ -14,7 +14,7 @@ from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.batch import BatchForm, BatchRead
-from aisdatapipes.store.read import Read
+from aisdatapipes.store.read import Read, taken_alone
 
 
 def fetched(
@@ -82,6 +82,8 @@ class _Otherwise:
             if job not in self._reads:
                 self._reads[job] = self._begun(job, index)
             job = next(self._reads[job])
+        if isinstance(job, Read):
+            job = taken_alone(job)
         if job.error is None:
             return job.content()
         self._tolerance.bear(job.error, self._meter)

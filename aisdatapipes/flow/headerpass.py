@@ -41,7 +41,8 @@ class HeaderPass:
     early = False
     weight = 1
     waited_s = 0.0
-    cost = LARGEST_BYTES
+    cost = room = LARGEST_BYTES
+    outgrown = False
 
     def __init__(self, first: PartInPieces) -> None:
         self.error: StoreError | None = None

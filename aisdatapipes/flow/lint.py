@@ -11,6 +11,7 @@ from aisdatapipes.flow.shards import ShardStream, streamed
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import AISPipeError, CorruptBody, CorruptShard, NotFound, Truncated
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.samples import samples, split
 from aisdatapipes.wire.tar import Member
@@ -68,7 +69,9 @@ def _look(stream: ShardStream, found: Looked) -> None:
     def unterminated(_: str) -> None:
         found.notes.append("the two zero blocks at its end are missing")
 
-    members = opened(stream, stream.url, seekable=stream.file, on_unterminated=unterminated)
+    members = opened(
+        stream, stream.url, seekable=stream.file, on_unterminated=unterminated, member_bytes=most_in_memory()
+    )
     for _ in samples(counted(members), stream.url):
         found.samples += 1
     if strays:

@@ -14,8 +14,10 @@ import numpy.typing as npt
 import xxhash
 
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.model.errors import StoreError
 from aisdatapipes.model.url import AISURL, bucket_url
-from aisdatapipes.store.pages import PageRead
+from aisdatapipes.store.ceiling import most_in_memory
+from aisdatapipes.store.pages import PageRead, PageTurns
 from aisdatapipes.store.pool import cluster_of
 from aisdatapipes.store.source import Source
 from aisdatapipes.wire.listing import BriefPage, ListOptions
@@ -58,6 +60,7 @@ def _paged(source: Source, prefix: str, meter: Meter) -> Iterator[Chunk]:
         read.start(arrived.put)
         return read
 
+    turns = PageTurns()
     read: PageRead | None = ask(BriefPage())
     try:
         while read is not None:
@@ -67,13 +70,23 @@ def _paged(source: Source, prefix: str, meter: Meter) -> Iterator[Chunk]:
             if read.error is not None:
                 raise read.error
             page = read.page
-            read = ask(page) if page.token else None
             # Names ending in a slash are folders: no object can have such a name.
             entries = [entry for entry in page.entries if not entry.name.endswith("/")]
+            endless = turns.error(read, len(entries))
+            if endless is not None:
+                raise endless
+            read = ask(page) if page.token else None
             yield Chunk([entry.name for entry in entries], [entry.size for entry in entries])
     finally:
         if read is not None:
             read.cancel()
+
+
+def _check_room(source: Source, used: int, objects: int) -> None:
+    """A listing that never ends shall not end the process, and with it what others do on this machine."""
+    if used > most_in_memory():
+        text = f"cannot list: {objects:,} objects and more take {used:,} bytes, half of the memory here; use prefixes"
+        raise StoreError(text, url=str(source.bucket))
 
 
 def _filtered(chunk: Chunk, name_filter: NameFilter) -> Chunk:
@@ -129,6 +142,7 @@ class Listing(Sequence[AISURL]):
                 blob += b"".join(encoded)
                 lengths.extend(map(len, encoded))
                 sizes.extend(chunk.sizes)
+                _check_room(part, len(blob) + 16 * len(sizes), len(sizes))
             counts.append(len(sizes) - before)
             sources.append(part)
         meter.lists += any(isinstance(part, Source) for part in parts)

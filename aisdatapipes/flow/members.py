@@ -14,7 +14,7 @@ from aisdatapipes.flow.window import ordered
 from aisdatapipes.model.errors import StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
-from aisdatapipes.store.pages import PageRead
+from aisdatapipes.store.pages import PageRead, PageTurns
 from aisdatapipes.wire.listing import ARCH_DIR, BriefPage, ListOptions
 from aisdatapipes.wire.samples import split
 from aisdatapipes.wire.shardindex import ShardIndex
@@ -43,7 +43,7 @@ class Members:
         """Extensions of all samples in the shard, in order; empty where the cluster cannot list it."""
         try:
             self._first.result()
-            names = list(_names(self._cluster, self._url, self._first.page))
+            names = list(_names(self._cluster, self._url, self._first))
         except StoreError:
             return []  # what the shard is, reading it will tell
         parts = (split(name) for name in names)
@@ -60,7 +60,7 @@ def sample_counts(urls: Iterable[AISURL], clusters: Clusters, meter: Meter) -> n
     counts = []
     for url, read in zip(asked, ordered(pages, _WIDTH, _WINDOW_BYTES, meter), strict=True):
         if read.error is None:
-            parts = (split(name) for name in _names(read.cluster, url, read.page))
+            parts = (split(name) for name in _names(read.cluster, url, read))
             keys = {part[0] for part in parts if part is not None}
             # An archive without samples and a file that is no archive look the same: one entry, the object itself.
             counts.append(len(keys) or -1)
@@ -94,13 +94,16 @@ def members_page(cluster: Cluster, url: AISURL, after: BriefPage) -> PageRead:
     return PageRead(cluster, url, options)
 
 
-def _names(cluster: Cluster, url: AISURL, first: BriefPage) -> Iterator[str]:
-    root, page = f"{url.name}/", first
+def _names(cluster: Cluster, url: AISURL, first: PageRead) -> Iterator[str]:
+    root, read, turns = f"{url.name}/", first, PageTurns()
     while True:
         # The listing is by prefix: `a.tar` brings `a.tar.idx` too.
-        yield from (entry.name[len(root) :] for entry in page.entries if entry.name.startswith(root))
-        if not page.token:
+        names = [entry.name[len(root) :] for entry in read.page.entries if entry.name.startswith(root)]
+        endless = turns.error(read, len(read.page.entries))
+        if endless is not None:
+            raise endless
+        yield from names
+        if not read.page.token:
             return
-        read = members_page(cluster, url, page)
+        read = members_page(cluster, url, read.page)
         read.wait()
-        page = read.page

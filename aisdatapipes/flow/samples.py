@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 from aisdatapipes.flow.decoded import Decode, decoded
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
-from aisdatapipes.model.errors import AISPipeError
+from aisdatapipes.model.errors import AISPipeError, shown
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.wire import samples as convention
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.samples import Fields, Missing
@@ -91,7 +92,9 @@ def _read(
     def unterminated(name: str) -> None:
         nonlocal warned
         if not warned:
-            log.warning("%s: the two zero blocks at the end of the tar are missing; all its members were whole", name)
+            log.warning(
+                "%s: the two zero blocks at the end of the tar are missing; all its members were whole", shown(name)
+            )
             warned = True
 
     for shard in shards:
@@ -115,16 +118,17 @@ def _left(
     shard: Shard, at: Reached, known: dict[str, None], unterminated: Callable[[str], None], *, inside: bool
 ) -> Iterator[Sample]:
     """The samples behind those that ``at`` says were handed out; ``inside`` where the shard begins there."""
+    most = most_in_memory()
     if inside:
         try:
-            rest = members(shard.chunks, shard.name, start=shard.start, on_unterminated=unterminated)
+            rest = members(shard.chunks, shard.name, start=shard.start, on_unterminated=unterminated, member_bytes=most)
             yield from _counted(rest, shard.name, at, at.passed, shard.start)
         except Unlinked:
             pass  # to a member that was read before: read all of it once more
         else:
             return
     chunks = shard.whole() if shard.start and shard.whole is not None else shard.chunks
-    found = opened(chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
+    found = opened(chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated, member_bytes=most)
     before, all_of_it = at.passed, Reached()
     for key, sample in _counted(found, shard.name, all_of_it, 0, 0):
         if all_of_it.passed <= before:

@@ -13,6 +13,7 @@ from aisdatapipes.flow.headerpass import HeaderPass, checksum_in, first_part
 from aisdatapipes.flow.indexcache import IndexCache
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
+from aisdatapipes.model.errors import shown
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
@@ -142,7 +143,7 @@ def _decoded(read: IndexRead) -> Found:
     try:
         index = decoded_index(read.data)
     except Malformed as error:
-        log.warning("%s: the server's index of it is not used: %s", read.url, error)
+        log.warning("%s: the server's index of it is not used: %s", shown(read.url), error)
         return Lack.ABSENT
     return index if read.url.size in (-1, index.size) else Lack.STALE
 

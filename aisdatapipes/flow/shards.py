@@ -18,7 +18,7 @@ from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import object_size
 from aisdatapipes.store.part import PartInMemory, PartInPieces
-from aisdatapipes.store.read import Read
+from aisdatapipes.store.read import Read, taken_alone
 
 # A shard is a sequence of these: one whole, or parts.
 Piece: TypeAlias = "Read | PartInPieces"
@@ -42,7 +42,8 @@ def streamed(
     listings: dict[AISURL, Members] = {}
     parts = _parts(urls, clusters, plan, listings if with_extensions else None, start)
     reads = ordered(parts, plan.width, plan.window_bytes, meter)
-    for first in reads:
+    for found in reads:
+        first = taken_alone(found) if isinstance(found, Read) else found
         stream = ShardStream(first, _of_one_shard(first, reads), plan, meter, listings.pop(first.url, None), start)
         yield stream
         start = 0
@@ -70,13 +71,22 @@ def _parts(
         start = 0
 
 
-def _part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan, first: int = 0) -> Iterator[PartInPieces]:
-    """The reads that make up a shard of known size from its byte ``first`` on, part by part."""
+def _part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan, start: int = 0) -> Iterator[PartInPieces]:
+    """The reads that make up a shard of known size from byte ``start`` on, part by part.
+
+    There are no more of them when the first one has told that the shard is gone, or has another size.
+    """
     (owner,) = cluster.owners_of([url])
-    for start in range(first, url.size, plan.range_bytes):
-        length = min(plan.range_bytes, url.size - start)
-        last = start + length == url.size
-        yield PartInPieces(cluster, url, owner, start, length, last=last)
+    first: PartInPieces | None = None
+    for at in range(start, url.size, plan.range_bytes):
+        length = min(plan.range_bytes, url.size - at)
+        wrong = first is not None and first.ended and (first.error is not None or first.total != url.size)
+        last = wrong or at + length == url.size
+        part = PartInPieces(cluster, url, owner, at, length, last=last)
+        first = first or part
+        yield part
+        if last:
+            return
 
 
 def _size(cluster: Cluster, url: AISURL) -> int:

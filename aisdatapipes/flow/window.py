@@ -43,6 +43,8 @@ class Job(Protocol):
         weight: How much of the width it takes: its share of what the cluster does at a time.
         attempts: Requests that were sent for it.
         waited_s: Seconds that the consumer waited for parts of a job that it had taken early.
+        room: Bytes that the window keeps for it, which it is told before it is started.
+        outgrown: True where its result would have been much larger than that, and was given up.
     """
 
     error: StoreError | None
@@ -50,6 +52,8 @@ class Job(Protocol):
     weight: int
     attempts: int
     waited_s: float
+    room: int
+    outgrown: bool
 
     @property
     def retries(self) -> int:
@@ -191,7 +195,7 @@ class Window(Generic[J]):
             if not whatever and self._charged and self._used + cost > self._bytes // max(1, len(_open)):
                 self._over = job
                 return False
-            self._charged[job] = cost
+            job.room = self._charged[job] = cost
             self._used += cost
             self._order.append(job)
             self._ahead += job.weight
@@ -298,7 +302,9 @@ class Window(Generic[J]):
         held = job.held
         self._used += held - self._charged[job]
         self._charged[job] = held
-        if job.cost < 0 and job.error is None:  # a missing object says nothing about the others
+        if job.outgrown:
+            self._largest = max(self._largest, 2 * job.room)
+        elif job.cost < 0 and job.error is None:  # a missing object says nothing about the others
             self._largest = max(held, self._largest if self._seen else 1)
             self._seen += 1
 

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from aisdatapipes.model.errors import ConfigError
 
+_TOKEN = re.compile(r"[!-~]+")
+
 Strategy = Literal["auto", "get", "batch", "ranges"]
 
 MIB = 1 << 20
@@ -96,7 +98,10 @@ class ClientConfig:
 
     Args:
         endpoint: Such as ``http://localhost:8080``; without a scheme ``http://`` is meant.
-        token: Bearer token; never part of a ``repr`` or a message.
+        token: Bearer token; never part of a ``repr`` or a message. It is part of a pickle: a spawned worker needs it.
+        token_file: File with the token, in place of ``token``: plain text, or JSON with the key ``token`` as AIStore's
+            command line writes it. Each request takes what is in it then, so a token can be replaced while an epoch
+            runs; a pickle has its path only.
         ca_file: PEM file of the authority that signed the cluster's certificates.
         client_cert: PEM file, or (certificate, key), that the cluster asks of its clients.
         verify: False accepts any certificate.
@@ -113,6 +118,7 @@ class ClientConfig:
     connect_timeout: float = 3.0  # the SDK's default
     read_timeout: float = 20.0  # the SDK's default
     retry: RetryPolicy = RetryPolicy()
+    token_file: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", endpoint_url(self.endpoint))
@@ -121,8 +127,23 @@ class ClientConfig:
             _check(_is_number(value) and value > 0, f"ClientConfig.{name} must be more than 0 seconds", value)
             object.__setattr__(self, name, min(value, A_LONG_TIME))  # also of infinity
         _check(isinstance(self.retry, RetryPolicy), "ClientConfig.retry must be a RetryPolicy", self.retry)
+        self._check_token()
         if self.ca_file is not None and not os.path.exists(self.ca_file):  # noqa: PTH110 - text, not Path
             raise ConfigError(f"ClientConfig.ca_file does not exist: {self.ca_file}")
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests carry a token."""
+        return bool(self.token or self.token_file)
+
+    def _check_token(self) -> None:
+        if self.token_file is not None:
+            _check(isinstance(self.token_file, str), "ClientConfig.token_file must be a path as text", self.token_file)
+            if self.token:
+                raise ConfigError("ClientConfig takes token= or token_file=, not both")
+        if self.token and not is_token(self.token):
+            # A line break in it would be a header of its own. It is not shown: most of it may be right.
+            raise ConfigError("ClientConfig.token must be one word of printable ASCII; this one has other characters")
 
     @classmethod
     def of(cls, where: str | ClientConfig | None) -> ClientConfig:
@@ -138,25 +159,33 @@ class ClientConfig:
         endpoint = endpoint_url(endpoint)
         if endpoint == self.endpoint:
             return self
-        return dataclasses.replace(self, endpoint=endpoint, token=None)
+        return dataclasses.replace(self, endpoint=endpoint, token=None, token_file=None)
+
+
+def is_token(text: object) -> bool:
+    """Whether a text can be sent as a bearer token (RFC 6750, and what others make of it)."""
+    return isinstance(text, str) and bool(_TOKEN.fullmatch(text))
 
 
 def config_from_environment(endpoint: str | None = None) -> ClientConfig:
     """A `ClientConfig` from ``AIS_*`` variables: the only place that reads the environment.
 
     The variables and their meaning are those of the SDK: ``AIS_ENDPOINT`` (used where no endpoint is given),
-    ``AIS_AUTHN_TOKEN``, ``AIS_CLIENT_CA``, ``AIS_CRT`` with ``AIS_CRT_KEY``, ``AIS_SKIP_VERIFY_CRT``,
+    ``AIS_AUTHN_TOKEN``, or else ``AIS_AUTHN_TOKEN_FILE`` (of AIStore's command line), ``AIS_CLIENT_CA``, ``AIS_CRT``
+    with ``AIS_CRT_KEY``, ``AIS_SKIP_VERIFY_CRT``,
     ``AIS_CONNECT_TIMEOUT``, ``AIS_READ_TIMEOUT`` (seconds; 0 means "very long", as there).
     """
     env = os.environ
     endpoint = endpoint or env.get("AIS_ENDPOINT")
     if not endpoint:
         raise ConfigError("no endpoint: pass url='http://host:port', or set AIS_ENDPOINT")
+    token = env.get("AIS_AUTHN_TOKEN") or None
     cert, key = env.get("AIS_CRT"), env.get("AIS_CRT_KEY")
     skip = env.get("AIS_SKIP_VERIFY_CRT", env.get("AIS_SKIP_VERIFY", ""))
     return ClientConfig(
         endpoint,
-        token=env.get("AIS_AUTHN_TOKEN") or None,
+        token=token,
+        token_file=None if token else env.get("AIS_AUTHN_TOKEN_FILE") or None,
         ca_file=env.get("AIS_CLIENT_CA") or None,
         client_cert=(cert, key) if cert and key else None,
         verify=skip.strip().lower() not in ("1", "t", "true", "y", "yes", "on"),

@@ -144,11 +144,12 @@ class NotResumable(AISPipeError, ValueError):
 
 def _written(message: str, url: str | None, status: int | None, attempts: int) -> str:
     """The message with its attributes in it: ``{url}: {message} [status 404, attempts 1]``."""
-    head = "" if url is None else f"{_plain_or_quoted(url)}: "
+    head = "" if url is None else f"{shown(url)}: "
     return f"{head}{message} [status {'-' if status is None else status}, attempts {attempts}]"
 
 
-def _plain_or_quoted(url: str) -> str:
+def shown(url: str) -> str:
+    """The text on one line: as it is, or quoted where that could be taken for something else."""
     text = str(url)
     ambiguous = ": " in text or text[:1] in "'\"" or not text.isprintable()
     return ascii(text) if ambiguous else text

@@ -7,11 +7,13 @@ Statuses and the form of error bodies are those of AIStore's API (``cmn/err.go``
 from __future__ import annotations
 
 import re
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from aisdatapipes.model.errors import (
     BucketNotFound,
+    CorruptBody,
     Denied,
     ObjectNotFound,
     RemoteBucketNotFound,
@@ -25,6 +27,10 @@ REDIRECTS = frozenset((301, 302, 307, 308))
 # Conflicts (409, 423) end when somebody else's cold GET has ended; 429 and most 5xx pass too.
 _RETRY = frozenset((408, 409, 423, 425, 429))
 _FINAL_5XX = frozenset((501, 505, 507))
+
+_API = "/v1/"  # where all of it is; a service of another kind at a node's address is never asked for anything
+
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 _LENGTH = 500  # characters of the cluster's own words that go into a message
 
@@ -44,18 +50,53 @@ def may_pass(status: int) -> bool:
 
 def failure_may_pass(failure: Failure) -> bool:
     """True for a failure that another try may change."""
-    return failure.kind not in ("tls", "closed", "protocol")
+    return failure.kind not in ("tls", "closed", "protocol", "excess")
 
 
-def error_of(reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False) -> StoreError:
-    """The named error for an answer that is not the one hoped for; a ``stranger`` has never answered in plain HTTP."""
+def error_of(
+    reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False, secure: bool = False
+) -> StoreError:
+    """The named error for an answer that is not the one hoped for.
+
+    A ``stranger`` has never answered; with ``secure`` it was asked in HTTPS.
+    """
     if reply.failure is not None:
-        hint = _HTTPS if stranger and reply.failure.kind == "reset" else _HINTS[reply.failure.kind]
+        hint = _HINTS[reply.failure.kind]
+        if stranger and reply.failure.kind == "reset":
+            hint = _CERTIFICATE if secure else _HTTPS
         return _error_of_failure(reply.failure, hint, url, what, attempts)
     tcode, words = _words(reply)
     kind, hint = _kind(reply.status, tcode, words)
     text = f"{what}: {words}" if words else f"{what}: the cluster answered {reply.status}"
     return kind(f"{text}{'; ' if hint else ''}{hint}", url=url, status=reply.status, attempts=attempts)
+
+
+def location(reply: Reply, here: str) -> tuple[str, str] | None:
+    """Origin and URL of a redirect of a request to ``here``; None where it does not lead to AIStore's API.
+
+    A proxy copies the path of a request, percent signs resolved: bytes that no URL has are encoded again.
+    """
+    told = "".join(char if "!" <= char <= "~" else f"%{ord(char):02X}" for char in reply.header("Location") or "")
+    try:
+        url = urljoin(here, told)
+        parts = urlsplit(url)
+    except ValueError:  # such as an address in brackets that is none
+        return None
+    return (f"{parts.scheme}://{parts.netloc}", url) if told and parts.path.startswith(_API) else None
+
+
+def number_in(text: str | None) -> int:
+    """The number of bytes that a header tells; -1 where it tells none, or one that no object can have."""
+    if text is None or not _NUMBER.fullmatch(text):
+        return -1
+    number = int(text)
+    return number if number >> 63 == 0 else -1
+
+
+def range_in(reply: Reply) -> tuple[int, int]:
+    """First byte, and bytes of the whole object, by ``Content-Range: bytes 0-9/100``; -1 for what it does not tell."""
+    told, _, total = (reply.header("Content-Range") or "").removeprefix("bytes ").partition("/")
+    return number_in(told.partition("-")[0]), number_in(total)
 
 
 def retry_after(reply: Reply) -> float | None:
@@ -78,9 +119,12 @@ def _kind(status: int, tcode: str, words: str) -> tuple[type[StoreError], str]:
             return BucketNotFound, "check the name and the provider, or create the bucket first"
         return ObjectNotFound, ""
     if status == 401:
-        return Denied, "pass a valid token: ClientConfig(token=...), Client(token=...) or AIS_AUTHN_TOKEN"
+        return Denied, (
+            "pass a valid token: ClientConfig(token=... or token_file=...), Client(token=...), AIS_AUTHN_TOKEN or "
+            "AIS_AUTHN_TOKEN_FILE"
+        )
     if status == 403:
-        return Denied, "the token, or its absence, does not allow this"
+        return Denied, "the token, or its absence, does not allow this; ask for a role that does"
     if status == 400 and "HTTP request to an HTTPS server" in words:
         return StoreError, "the endpoint speaks HTTPS: write https://"
     if may_pass(status):
@@ -94,9 +138,14 @@ def _words(reply: Reply) -> tuple[str, str]:
     try:
         body = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        text = raw[:_LENGTH].decode("utf-8", "replace")
-        return "", re.sub(r"\s+", " ", text).strip()
-    return body.tcode, body.message[:_LENGTH].strip()
+        return "", _shown(raw[:_LENGTH].decode("utf-8", "replace"))
+    return body.tcode, _shown(body.message[:_LENGTH])
+
+
+def _shown(text: str) -> str:
+    """On one line, and without what a terminal would obey."""
+    flat = re.sub(r"\s+", " ", text).strip()
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)
 
 
 _HINTS = {
@@ -104,14 +153,19 @@ _HINTS = {
     "timeout": "is the cluster up and reachable from here?",
     "reset": "",
     "truncated": "",
-    "tls": "pass ca_file= (or AIS_CLIENT_CA) for a private authority; write http:// for a cluster without TLS",
+    "tls": (
+        "pass ca_file= (or AIS_CLIENT_CA) for a private authority, client_cert= (or AIS_CRT and AIS_CRT_KEY) where the "
+        "cluster asks for one; write http:// for a cluster without TLS"
+    ),
     "protocol": "is this the address of an AIStore cluster?",
     "local": "",
+    "excess": "",
     "closed": "",
 }
+_CERTIFICATE = "does it ask for a client's certificate? pass client_cert= (or AIS_CRT and AIS_CRT_KEY)"
 _HTTPS = "is this the address of an AIStore cluster? if it speaks HTTPS, write https://"
 
 
 def _error_of_failure(failure: Failure, hint: str, url: str, what: str, attempts: int) -> StoreError:
-    kind = Truncated if failure.kind == "truncated" else Unavailable
+    kind = {"truncated": Truncated, "excess": CorruptBody}.get(failure.kind, Unavailable)
     return kind(f"{what}: {failure.text}{'; ' if hint else ''}{hint}", url=url, attempts=attempts)

@@ -19,6 +19,7 @@ from typing import Any
 
 from aisdatapipes.model.errors import BucketNotFound, ConfigError, CorruptBody, CorruptShard, StoreError
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.ceiling import SLACK_BYTES, most_in_memory
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply
@@ -32,6 +33,8 @@ _NO_SUCH_PATH = frozenset((404, 405, 501))  # what servers answer that do not kn
 # end of the archive is held back. So the last one is asked for once more, or a few times: that pushes it out.
 _BUFFER_BYTES = 4096
 _TAR_BLOCK = 512
+# Of a member in an archive, or in the words about one, at most; its name not counted.
+_AROUND_BYTES = 4 * _TAR_BLOCK
 # A cluster that is too busy for batches may still serve objects, which have all tries of the policy.
 _ATTEMPTS = 3
 
@@ -89,6 +92,15 @@ class BatchRead(Exchange):
         self._waiting = False
         self.waited_s = 0.0  # by the consumer, for members
         self._pid = os.getpid()
+
+    @property
+    def most_bytes(self) -> int:
+        """All the objects, and what the archive adds to each; of unknown sizes, what the window keeps for them."""
+        contents = max(self.room, self.cost)
+        if contents < 0:
+            return most_in_memory()
+        around = sum(_AROUND_BYTES + 8 * len(url.name) for url in self.urls)
+        return contents + 2 * around + len(self._tail()) * (_AROUND_BYTES + 2 * _BUFFER_BYTES) + SLACK_BYTES
 
     def add(self, url: AISURL) -> int:
         """One object more, before the start; its index."""
@@ -173,13 +185,20 @@ class BatchRead(Exchange):
             archive = reply.body
             if not self.form.streaming:
                 archive = decoded_reply(archive, reply.header("Content-Type") or "").archive
-            for member in opened([archive], f"answer{self.form.mime}"):
+            for member in opened([archive], f"answer{self.form.mime}", member_bytes=self._largest()):
                 self._take(member)
+                if self._at >= len(self.urls):
+                    break  # whatever else it unpacks to, nobody asked for it
         except Malformed as error:
             return CorruptBody(f"{self.what}: {error}", url=self.subject, status=200, attempts=self.attempts)
         except CorruptShard:
             pass  # cut off: what came before it counts
         return None
+
+    def _largest(self) -> int:
+        """Bytes of the largest member that there can be."""
+        sizes = [url.size for url in self.urls]
+        return max(sizes) if min(sizes) >= 0 else most_in_memory()
 
     def _tail(self) -> list[BatchEntry]:
         """The last object again, as often as it takes to push it out of the cluster's buffer."""

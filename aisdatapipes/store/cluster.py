@@ -7,6 +7,7 @@ does not talk to us sends the question to the endpoint, whose answer counts.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.model.errors import Denied, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.mapread import MapRead
 from aisdatapipes.store.transport import Reply, Transport
 from aisdatapipes.wire.clustermap import ClusterMap
 from aisdatapipes.wire.placement import owners, uname
+
+log = logging.getLogger("aisdatapipes")
 
 REFRESH_PAUSE = 1.0  # seconds between two readings of the map: a burst of 404s is one piece of evidence
 
@@ -33,6 +37,8 @@ class Cluster:
         latency_s: Seconds that the fastest answer took so far: a round trip, and what the cluster did; 0 before any.
         without_batches: True once the endpoint has told that it does not know get-batch.
         stale: True when something told that the map is out of date.
+        without_map: True where the token does not allow reading the map: AIStore's read-only role lacks
+            ``SHOW-CLUSTER``. Then the endpoint's own redirects say who is of the cluster.
     """
 
     def __init__(self, config: ClientConfig, transport: Transport) -> None:
@@ -43,6 +49,7 @@ class Cluster:
         self.latency_s = 0.0
         self.without_batches = False
         self.stale = False
+        self.without_map = False
         self._direct_allowed = True
         # Origins of the targets and their digests, as one value: a map may be read while others look.
         self._targets: tuple[tuple[str, ...], npt.NDArray[np.uint64]] = ((), np.zeros(0, np.uint64))
@@ -50,18 +57,19 @@ class Cluster:
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
+        self._told = False  # that targets have no TLS
 
     def prepare(self) -> None:
         """Ask for the map, if it is not there, and do not wait: it comes while something else does."""
         with self._lock:
-            if self._opening is not None or self._targets[0]:
+            if self._opening is not None or self._targets[0] or self.without_map:
                 return
             read = self._opening = MapRead(self)
         read.begin()
 
     def open(self) -> None:
         """Have the map, before the first read: the one request that waits for the cluster."""
-        while not self._targets[0]:
+        while not (self._targets[0] or self.without_map):
             self.prepare()
             read = self._opening
             if read is None:
@@ -69,6 +77,9 @@ class Cluster:
             try:
                 read.result()
                 self._take(read.map)
+            except Denied as error:
+                if not self._goes_without_map(error):
+                    raise
             finally:
                 self._opening = None
 
@@ -78,7 +89,7 @@ class Cluster:
         A page at a time, for a name costs less among many (`wire.placement.owners`).
         """
         origins, digests = self._targets
-        if not self._direct_allowed or not origins or self.config.token:
+        if not self._direct_allowed or not origins or self.config.has_token:
             return [None] * len(urls)  # a cluster that asks for tokens refuses direct reads anyway
         if self.stale:
             self.refresh(lambda: None)
@@ -116,7 +127,7 @@ class Cluster:
     def _refreshed(self, read: MapRead) -> None:
         if read.error is None:
             self._take(read.map)
-        else:
+        elif not self._goes_without_map(read.error):
             self.stale = True
         with self._lock:
             self._read_at = time.monotonic()
@@ -124,12 +135,29 @@ class Cluster:
         for then in waiting:
             then()
 
+    def _goes_without_map(self, error: StoreError) -> bool:
+        """Whether it is the map only that we may not have; with a token it decides nothing but where redirects lead."""
+        if error.status == 403 and self.config.has_token:
+            self.without_map = True
+            log.info("%s: the token does not allow reading the cluster map, which is no harm", self.config.endpoint)
+        return self.without_map
+
     def _take(self, smap: ClusterMap | None) -> None:
         assert smap is not None  # noqa: S101 - it was read without an error
         self.origins = smap.origins | {self.config.endpoint}
         usable = smap.usable_targets
+        if self.config.endpoint.startswith("https:") and not self._told and any(_is_plain(one.url) for one in usable):
+            self._told = True
+            log.warning(
+                "%s: its map has targets without TLS: what is read travels in clear, though the endpoint's does not",
+                self.config.endpoint,
+            )
         digests = np.array([node.digest for node in usable], np.uint64)
         self._targets = (tuple(node.url for node in usable), digests)
+
+
+def _is_plain(url: str) -> bool:
+    return url.startswith("http:")
 
 
 def _placed_by(url: AISURL) -> str | None:

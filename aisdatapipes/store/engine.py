@@ -26,7 +26,8 @@ import pycurl
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import handles
-from aisdatapipes.store.transport import Done, Failure, Reply, Request, tell
+from aisdatapipes.store.token import token_of
+from aisdatapipes.store.transport import Done, Failure, Reply, Request, excess, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
@@ -267,8 +268,9 @@ class _Loop:
         request = transfer.request
         reuse = self._idle and handles.reusable(request)
         try:
+            token = token_of(self._config) if request.with_token else None
             curl = self._idle.pop() if reuse else handles.new_handle(self._config)
-            handles.aim(curl, request, transfer.lines, transfer.chunks, self._config.token)
+            handles.aim(curl, request, transfer.lines, transfer.chunks, token)
         except Exception as error:  # noqa: BLE001 - such as a certificate file that is none
             del self._transfers[request]
             tell(transfer.done, Reply(0, [], b"", Failure("local", str(error))))
@@ -296,8 +298,12 @@ class _Loop:
             for curl in good:
                 self._finish(self._by_curl[curl], None)
             for curl, code, text in bad:
-                began = bool(curl.getinfo(pycurl.RESPONSE_CODE))
-                self._finish(self._by_curl[curl], handles.failure(code, text, began=began))
+                transfer, began = self._by_curl[curl], bool(curl.getinfo(pycurl.RESPONSE_CODE))
+                failure = handles.failure(code, text, began=began)
+                if failure.kind == "excess":
+                    failure = excess(transfer.request)
+                    transfer.chunks.clear()  # nobody wants the beginning
+                self._finish(transfer, failure)
 
     def _finish(self, transfer: _Transfer, failure: Failure | None) -> None:
         status = transfer.curl.getinfo(pycurl.RESPONSE_CODE)

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
 
-from aisdatapipes.model.errors import StoreError, Unavailable
+from aisdatapipes.model.errors import Denied, StoreError, Unavailable, shown
 from aisdatapipes.store import answers
-from aisdatapipes.store.transport import Reply, Request, Sink
+from aisdatapipes.store.token import token_of
+from aisdatapipes.store.transport import ANSWER_BYTES, Reply, Request, Sink
+from aisdatapipes.wire.clustermap import is_origin
 
 if TYPE_CHECKING:
     from aisdatapipes.store.cluster import Cluster
@@ -41,10 +42,9 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body",
-        "byte_range",
-        "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
-        "subject", "what",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "_sent", "attempts", "attempts_at_most", "body",
+        "byte_range", "cluster", "ended", "error", "headers", "method", "outgrown", "owner", "path", "redirects",
+        "reply", "request", "room", "sink", "subject", "what",
     )
     # fmt: on
 
@@ -52,6 +52,8 @@ class Exchange:
     early = False
     weight = 1
     waited_s = 0.0
+    # Where the endpoint leads out of the cluster, as far as it is known, the map is read again; not for the map itself.
+    asks_for_the_map = True
 
     def __init__(self, cluster: Cluster, subject: str, path: str, what: str, owner: str | None = None) -> None:
         self.cluster, self.subject, self.path, self.what, self.owner = cluster, subject, path, what, owner
@@ -67,7 +69,10 @@ class Exchange:
         self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
         self.ended = False
-        self._broken = False  # the last answer broke: kept connections are not to be trusted
+        self.outgrown = False
+        self.room = -1
+        self._sent: str | None = None
+        self._broken = False  # an answer broke: kept connections are not to be trusted
         self._cancelled = False
 
     @property
@@ -98,17 +103,26 @@ class Exchange:
         self.begin()
         return self.result()
 
-    def result(self) -> Reply:
-        """The answer to what `begin` asked; raises its error."""
+    def wait_for_end(self) -> None:
+        """Wait until what `begin` asked has its answer or its error."""
         try:
             self._over.wait()
         except BaseException:  # Ctrl-C
             self.cancel()
             raise
+
+    def result(self) -> Reply:
+        """The answer to what `begin` asked; raises its error."""
+        self.wait_for_end()
         if self.error is not None:
             raise self.error
         assert self.reply is not None  # noqa: S101 - ended without an error, so with a reply
         return self.reply
+
+    @property
+    def most_bytes(self) -> int:
+        """Of an answer, at most: a longer one is not read, and is an error."""
+        return ANSWER_BYTES
 
     def accept(self, reply: Reply) -> StoreError | None:
         """None if a 200 or 206 is what was asked for, else why not (then it is asked again)."""
@@ -125,13 +139,28 @@ class Exchange:
         self.attempts += 1
         self.redirects = 0
         self._direct = origin is not None
+        if origin is None:
+            try:
+                self._sent = token_of(self.cluster.config)
+            except Denied as error:
+                self._end(None, Denied(f"{self.what}: {error}", url=self.subject, attempts=self.attempts))
+                return
         self._send(f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None)
 
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
             return
         self.request = Request(
-            url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink, self._broken
+            url,
+            self.method,
+            self.headers,
+            self.body,
+            self.byte_range,
+            with_token,
+            delay,
+            self.sink,
+            self._broken,
+            self.most_bytes,
         )
         self.cluster.transport.send(self.request, self._arrived)
 
@@ -149,7 +178,8 @@ class Exchange:
 
     def _judge(self, reply: Reply) -> None:
         status = reply.status
-        self._broken = reply.failure is not None
+        # For good: the hop that follows a redirect would meet the same kept connections again.
+        self._broken = self._broken or reply.failure is not None
         if status:
             self.cluster.answered = True
         if reply.failure is None and status in (200, 206):
@@ -159,7 +189,7 @@ class Exchange:
             else:
                 self._again(error, reply)
             return
-        if reply.failure is not None and status in (200, 206):
+        if reply.failure is not None and reply.failure.kind != "excess" and status in (200, 206):
             self.keep(reply)
         if self._direct:
             self._ask_endpoint(reply)
@@ -177,37 +207,53 @@ class Exchange:
             self._try(None)
 
     def _redirected(self, reply: Reply) -> None:
-        here = self.request.url if self.request else ""
-        url = urljoin(here, reply.header("Location") or "")
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
         self.redirects += 1
+        found = answers.location(reply, self.request.url if self.request else "")
+        if found is None:
+            self._again(self._unavailable("redirected to what is no address of AIStore's API"), reply)
+            return
+        origin, url = found
         if self.redirects > MAX_HOPS:
             self._again(self._unavailable(f"{MAX_HOPS} redirects in a row, the last one to {origin}"), reply)
-        elif origin in self.cluster.origins:
-            self._send(url)
+        elif self._leads_to(origin) or self.cluster.without_map or not self.asks_for_the_map:
+            self._follow(origin, url, reply)
         else:
             self.cluster.refresh(lambda: self._follow(origin, url, reply))
 
     def _follow(self, origin: str, url: str, reply: Reply) -> None:
-        """After the map was read again: a node that is still not in it is not of this cluster."""
-        if origin in self.cluster.origins:
+        """Go on there, but only to a node of this cluster: what is not in the map is none."""
+        if self._leads_to(origin):
             self._send(url)
         else:
             text = f"redirected to {origin}, which is no node of this cluster"
             self._again(self._unavailable(text), reply)
 
+    def _leads_to(self, origin: str) -> bool:
+        """Whether it is a node of this cluster: by its map, or where we may not have that, by the endpoint's word."""
+        if origin in self.cluster.origins:
+            return True
+        return self.cluster.without_map and self.redirects == 1 and is_origin(origin)
+
     def _refused(self, reply: Reply) -> None:
-        stranger = not self.cluster.answered and self.cluster.config.endpoint.startswith("http:")
-        error = answers.error_of(reply, self.subject, self.what, self.attempts, stranger=stranger)
+        error = answers.error_of(
+            reply, self.subject, self.what, self.attempts,
+            stranger=not self.cluster.answered, secure=self.cluster.config.endpoint.startswith("https:"),
+        )  # fmt: skip
         failure = reply.failure
         if failure is not None and failure.kind in ("connect", "timeout") and self.redirects:
             self.cluster.stale = True  # the endpoint sent us to a node that is gone
         passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply.status)
-        if passing:
+        if passing or (reply.status == 401 and self._has_new_token()):
             self._again(error, reply)
         else:
             self._end(None, error)
+
+    def _has_new_token(self) -> bool:
+        """Whether the token was replaced since it was sent."""
+        try:
+            return token_of(self.cluster.config) != self._sent
+        except Denied:
+            return False  # the refusal says more
 
     def _again(self, error: StoreError, reply: Reply) -> None:
         """Another try, unless attempts or time are used up."""
@@ -220,7 +266,7 @@ class Exchange:
         if self.attempts >= self.attempts_at_most or time.monotonic() + delay - self._began > deadline:
             self._end(None, error)
             return
-        log.warning("%s: try %d failed, next in %.2f s: %s", self.subject, self.attempts, delay, error)
+        log.warning("%s: try %d failed, next in %.2f s: %s", shown(self.subject), self.attempts, delay, error)
         self._try(None, delay)
 
     def _unavailable(self, text: str) -> StoreError:

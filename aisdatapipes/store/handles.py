@@ -9,7 +9,7 @@ import pycurl
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.certificates import ca_bundle
-from aisdatapipes.store.transport import Failure, FailureKind, Request, Sink
+from aisdatapipes.store.transport import SLOWEST, Failure, FailureKind, Request, Sink
 
 BUFFER_BYTES = 512 * 1024  # libcurl's largest useful read: -16 % CPU at 1 MiB objects against its default of 16 KiB
 
@@ -27,6 +27,7 @@ _KINDS: dict[int, FailureKind] = {
     pycurl.E_SSL_CACERT_BADFILE: "tls",
     pycurl.E_SSL_CIPHER: "tls",
     pycurl.E_OUT_OF_MEMORY: "local",
+    pycurl.E_FILESIZE_EXCEEDED: "excess",
 }
 
 
@@ -34,14 +35,18 @@ def new_handle(config: ClientConfig) -> Any:
     """An easy handle with everything set that is the same for all requests to this cluster."""
     curl = pycurl.Curl()
     curl.setopt(pycurl.NOSIGNAL, 1)
+    # libcurl speaks many languages: without this, a map or a redirect could have it read files of this machine.
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.REDIR_PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.FOLLOWLOCATION, 0)  # an exchange does, after it has looked where to
     curl.setopt(pycurl.PATH_AS_IS, 1)  # else "a/../b" silently becomes another object
     curl.setopt(pycurl.PROXY, "")  # a storage cluster is not reached through http_proxy
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
     curl.setopt(pycurl.TCP_NODELAY, 1)
     curl.setopt(pycurl.BUFFERSIZE, BUFFER_BYTES)
     curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(config.connect_timeout * 1000))
-    curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)  # not one byte ...
-    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(config.read_timeout)))  # ... for so many seconds
+    curl.setopt(pycurl.LOW_SPEED_LIMIT, SLOWEST)
+    curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(config.read_timeout)))
     curl.setopt(pycurl.USERAGENT, "aisdatapipes")
     curl.setopt(pycurl.SSL_VERIFYPEER, int(config.verify))
     curl.setopt(pycurl.SSL_VERIFYHOST, 2 if config.verify else 0)
@@ -60,12 +65,15 @@ def aim(curl: Any, request: Request, lines: list[bytes], chunks: list[bytes], to
     # Bound methods of C: no Python frame for each header line and each chunk.
     curl.setopt(pycurl.HEADERFUNCTION, lines.append)
     curl.setopt(pycurl.WRITEFUNCTION, _writer(request.sink, lines, chunks) if request.sink else chunks.append)
+    # What a HEAD says is the length of another body.
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, 0 if request.method == "HEAD" else request.most_bytes)
     if request.byte_range is None:
         curl.unsetopt(pycurl.RANGE)
     else:
         first, last = request.byte_range
         curl.setopt(pycurl.RANGE, f"{first}-{'' if last is None else last}")
-    with_token = [f"Authorization: Bearer {token}"] if request.with_token and token else []
+    with_token = [f"Authorization: Bearer {token}"] if token else []
+    curl.unsetopt(pycurl.HTTPHEADER)  # for pycurl an empty list changes nothing: the token would go to the next one too
     curl.setopt(pycurl.HTTPHEADER, [*request.headers, *with_token])
     if request.fresh:
         curl.setopt(pycurl.FRESH_CONNECT, 1)
@@ -86,6 +94,8 @@ def reusable(request: Request) -> bool:
 def failure(code: int, text: str, *, began: bool) -> Failure:
     """What libcurl's error code means to us; ``began`` when there was an answer already."""
     kind = _KINDS.get(code, "protocol")
+    if kind == "reset" and "alert" in text:  # with TLS 1.3 a server refuses its client after the handshake
+        kind = "tls"
     if kind == "reset" and began:
         kind = "truncated"
     return Failure(kind, text or f"libcurl error {code}")

@@ -17,6 +17,7 @@ import xxhash
 
 from aisdatapipes.model.errors import CorruptBody, StoreError
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import SizeRead
 from aisdatapipes.store.part import PartInMemory
@@ -43,6 +44,8 @@ class LargeRead:
     early = False
     last_index = 0  # of its contents
     waited_s = 0.0
+    outgrown = False
+    room = -1
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class LargeRead:
         self.error: StoreError | None = None
         self.attempts = self.retries = 0
         self.cost = url.size
-        self._times = 0
+        self._times = self._size = 0
         self._lock = threading.Lock()
         self._cancelled = False
         self._parts: list[PartInMemory] = []  # of the present beginning
@@ -93,6 +96,10 @@ class LargeRead:
 
     def _begin(self, size: int) -> None:
         """Ask for the first parts of an object of this size."""
+        if size > most_in_memory():
+            text = f"cannot read: {size:,} bytes do not fit in the memory of this machine"
+            self._end(StoreError(text, url=self.url, attempts=self.attempts))
+            return
         memory, give = _views(size) if self._as_view else _bytes(size)
         starts = range(0, size, self._part_bytes)
         with self._lock:

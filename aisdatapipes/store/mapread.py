@@ -22,6 +22,8 @@ class MapRead(Exchange):
 
     __slots__ = ("map",)
 
+    asks_for_the_map = False  # it would wait for itself
+
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster, cluster.config.endpoint, _PATH, "cannot read the cluster map")
         self.map: ClusterMap | None = None

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from aisdatapipes.model.errors import CorruptBody, StoreError
+from aisdatapipes.model.errors import CorruptBody, InvalidURL, StoreError
 from aisdatapipes.model.url import AISURL, bucket_url, object_path
+from aisdatapipes.store import answers
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply
-from aisdatapipes.wire.listing import BriefPage, ListOptions, decoded_brief_page, encoded_list
+from aisdatapipes.wire.listing import ARCH_DIR, BriefPage, ListOptions, decoded_brief_page, encoded_list
 from aisdatapipes.wire.malformed import Malformed
 
 _HEADERS = ("Content-Type: application/json", "Accept: application/msgpack")
 
 
+EMPTY_PAGES = 100  # in a row; clouds give some, where objects were deleted
+
+
 class PageRead(Exchange):
     """One page of a bucket's listing; when it has ended, ``page`` is there, or ``error``."""
 
-    __slots__ = ("_token", "held", "page")
+    __slots__ = ("_in_order", "_token", "held", "page")
 
     cost = 1 << 20  # bytes in a window, roughly: 10,000 names
 
@@ -26,8 +30,14 @@ class PageRead(Exchange):
         shown = bucket_url(bucket.provider, bucket.bucket, bucket.namespace)
         super().__init__(cluster, shown, _bucket_path(bucket), "cannot list")
         self.headers = _HEADERS
-        self.body = encoded_list(options)
+        try:
+            self.body = encoded_list(options)
+        except Malformed as error:
+            raise InvalidURL(str(error), url=shown) from None
         self._token = options.token
+        # The cluster's own tokens are names, and each page begins behind the one before it. Clouds have tokens of
+        # their own, and members of archives another order.
+        self._in_order = bucket.provider == "ais" and not options.flags & ARCH_DIR
         self.page = BriefPage()
         self.held = 0
 
@@ -41,13 +51,45 @@ class PageRead(Exchange):
         try:
             self.page = decoded_brief_page(reply.body)
         except Malformed as error:
-            return self._corrupt(str(error))
-        if self.page.token and self.page.token == self._token:
-            return self._corrupt("the token of a page leads to itself, so the listing would never end")
+            return self.corrupt(str(error))
+        token = self.page.token
+        if token and token == self._token:
+            return self.corrupt("the token of a page leads to itself, so the listing would never end")
+        if token and self._in_order and _bytes(token) < _bytes(self._token):
+            return self.corrupt("the token of a page leads back, so the listing would never end")
+        if not all(_is_unicode(text) for text in (token, self.page.uuid)):
+            return self.corrupt("the token of a page is no text that could be sent back")
         return None
 
-    def _corrupt(self, text: str) -> CorruptBody:
+    def corrupt(self, text: str) -> CorruptBody:
+        """The error of a page that cannot be."""
         return CorruptBody(f"{self.what}: {text}", url=self.subject, status=200, attempts=self.attempts)
+
+
+class PageTurns:
+    """Keeps a listing from going on for ever: asked of every page before the next one is asked for.
+
+    A token that leads back to an earlier page is found as Brent finds a cycle (BIT 20, 1980): each is compared with
+    one that is kept, and after 1, 2, 4, 8 ... pages the newest is kept.
+    """
+
+    def __init__(self) -> None:
+        self._kept, self._until_next, self._run = "", 1, 1
+        self._empty = 0
+
+    def error(self, read: PageRead, objects: int) -> StoreError | None:
+        """Why the listing shall not go on behind this page, which brought so many objects; None where it can."""
+        token = read.page.token
+        self._empty = 0 if objects else self._empty + 1
+        if self._empty > EMPTY_PAGES:
+            return read.corrupt(f"{self._empty} pages in a row have no object, and the last one says that more follow")
+        if token and token == self._kept:
+            return read.corrupt("the token of a page leads to an earlier one, so the listing would never end")
+        self._until_next -= 1
+        if not self._until_next:
+            self._run *= 2
+            self._kept, self._until_next = token, self._run
+        return None
 
 
 class SizeRead(Exchange):
@@ -64,8 +106,11 @@ class SizeRead(Exchange):
 
     def accept(self, reply: Reply) -> StoreError | None:
         """Take the size out of the answer."""
-        self.size = int(reply.header("Content-Length") or 0)
-        return None
+        self.size = answers.number_in(reply.header("Content-Length"))
+        if self.size >= 0:
+            return None
+        text = f"{self.what}: the answer tells no length"
+        return CorruptBody(text, url=self.subject, status=reply.status, attempts=self.attempts)
 
 
 def object_size(cluster: Cluster, url: AISURL) -> int:
@@ -73,6 +118,18 @@ def object_size(cluster: Cluster, url: AISURL) -> int:
     read = SizeRead(cluster, url)
     read.wait()
     return read.size
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bucket_path(bucket: AISURL) -> str:

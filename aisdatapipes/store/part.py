@@ -6,10 +6,13 @@ from abc import abstractmethod
 
 from aisdatapipes.model.errors import StoreError, Truncated
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.store import answers
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
-from aisdatapipes.store.read import checksum_of, path_of, version_of
+from aisdatapipes.store.read import checksum_of, is_excess, path_of, version_of
 from aisdatapipes.store.transport import Reply
+
+_ERROR_BYTES = 64 << 10  # of an answer that is no part, such as an error
 
 
 class Part(Exchange):
@@ -55,6 +58,17 @@ class Part(Exchange):
         """Bytes that it occupies."""
         return self._came if self.error is None else 0
 
+    @property
+    def most_bytes(self) -> int:
+        """The part, or the words of an error."""
+        return max(self.length, _ERROR_BYTES)
+
+    def _refused(self, reply: Reply) -> None:
+        if is_excess(reply):
+            self._end(None, self._anew(reply, "asked for a part of it, the cluster sent more"))
+        else:
+            super()._refused(reply)
+
     @abstractmethod
     def put(self, at: int, data: bytes) -> None:
         """Keep ``data``, which begins ``at`` bytes into the part; it may reach beyond its end."""
@@ -77,12 +91,14 @@ class Part(Exchange):
         """None if all of the part is there."""
         self._put_body(reply)
         version, kept = version_of(reply), self._kept
-        self.total = _total(reply)
-        expected = min(self.length, self.total - self.start_at)
+        first, self.total = answers.range_in(reply)
         if kept and version != self.version:
             return self._anew(reply, "it was overwritten while it was read")
         if reply.status != 206:
             return self._anew(reply, "asked for a part of it, the cluster sent everything")
+        if first != self.start_at + kept:
+            return self._anew(reply, "the answer does not tell which part it is, or is another one than was asked for")
+        expected = min(self.length, self.total - self.start_at)
         if self._came != expected:
             text = f"{self._came} bytes of the {expected} asked for, from byte {self.start_at} on"
             return self._anew(reply, text)
@@ -155,11 +171,5 @@ class PartInMemory(Part):
 
     def put(self, at: int, data: bytes) -> None:
         """Write a piece where it belongs."""
-        end = min(at + len(data), self.length)
+        end = max(at, min(at + len(data), self.length))  # more may come than was asked for
         self.memory[at:end] = data[: end - at]
-
-
-def _total(reply: Reply) -> int:
-    """Bytes of the whole object by ``Content-Range: bytes 0-9/100``."""
-    total = (reply.header("Content-Range") or "").rpartition("/")[2]
-    return int(total) if total.isdecimal() else -1

@@ -7,6 +7,7 @@ new lock; what it inherited is kept unused, because cleaning it up would write i
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 
@@ -21,6 +22,9 @@ try:
 except ImportError:  # no pycurl
     _HAS_ENGINE = False
 
+log = logging.getLogger("aisdatapipes")
+
+_warned = False
 _lock = threading.Lock()
 _clusters: dict[ClientConfig, Cluster] = {}
 _inherited: list[dict[ClientConfig, Cluster]] = []
@@ -37,11 +41,25 @@ def cluster_of(config: ClientConfig) -> Cluster:
 
 def new_transport(config: ClientConfig) -> Transport:
     """The fastest transport that this place offers."""
+    _warn_of_open_doors(config)
     if _HAS_ENGINE:
         return CurlTransport(config)
     from aisdatapipes.store.threads import ThreadTransport  # noqa: PLC0415 - only where it is needed
 
     return ThreadTransport(config)
+
+
+def _warn_of_open_doors(config: ClientConfig) -> None:
+    """Say once in a process, and in those forked from it, that certificates are not checked."""
+    global _warned  # noqa: PLW0603 - once
+    if config.verify or _warned or not config.endpoint.startswith("https:"):
+        return
+    _warned = True
+    log.warning(
+        "%s: certificates are not checked (verify=False or AIS_SKIP_VERIFY_CRT): whoever is between here and there can "
+        "read and change everything, tokens too; for a private authority pass ca_file= or AIS_CLIENT_CA instead",
+        config.endpoint,
+    )
 
 
 def close_all() -> None:

@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 import xxhash
 
-from aisdatapipes.model.errors import CorruptBody, StoreError
+from aisdatapipes.model.errors import CorruptBody, StoreError, Truncated
 from aisdatapipes.model.url import AISURL, object_path
+from aisdatapipes.store import answers
+from aisdatapipes.store.ceiling import SLACK_BYTES, most_in_memory
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply
@@ -56,6 +58,13 @@ class Read(Exchange):
         """Bytes that it occupies."""
         return len(self.data)
 
+    @property
+    def most_bytes(self) -> int:
+        """What its window keeps for it, or the size that the listing told, and some more; alone, what there is."""
+        expected = max(self.room, self.cost)
+        most = most_in_memory() if expected < 0 else min(expected + SLACK_BYTES, most_in_memory())
+        return max(1, most - len(self._kept))
+
     def keep(self, reply: Reply) -> None:
         """Keep what came of a body that broke off, and ask for the rest in the next try."""
         version = version_of(reply)
@@ -74,8 +83,14 @@ class Read(Exchange):
         if self._kept:
             if version_of(reply) != self._kept_version or reply.status != 206:
                 return self._corrupt(reply, "it was overwritten while it was read")
+            if answers.range_in(reply)[0] != len(self._kept):
+                return self._corrupt(reply, "the answer is another part of it than was asked for")
             body = self._kept + body
         promised = checksum_of(reply)
+        if not (promised or len(body) == self.url.size or _tells_its_length(reply)):
+            self._ask_anew()
+            text = f"{self.what}: the answer does not tell its length, so nobody knows whether this is all"
+            return Truncated(text, url=self.url, status=reply.status, attempts=self.attempts)
         if self.verify and promised:
             found = xxhash.xxh64_hexdigest(body)
             if found != promised:
@@ -84,6 +99,10 @@ class Read(Exchange):
         return None
 
     def _refused(self, reply: Reply) -> None:
+        # Alone it could have all that there is room for: then that was too much. And only an ETL does not know in
+        # advance how much it will send.
+        told = bool(self.url.etl_name) or reply.header("Content-Length") is not None
+        self.outgrown = is_excess(reply) and reply.status == 200 and told and max(self.room, self.cost) >= 0
         if reply.status == 416 and self._kept:
             self._again(self._corrupt(reply, "it ends before the length that was promised"), reply)
         else:
@@ -96,6 +115,34 @@ class Read(Exchange):
     def _corrupt(self, reply: Reply, text: str) -> CorruptBody:
         self._ask_anew()
         return CorruptBody(f"{self.what}: {text}", url=self.url, status=reply.status, attempts=self.attempts)
+
+
+def taken_alone(read: Read) -> Read:
+    """The read, ended; where the object is larger than was expected, another one that takes it without a window.
+
+    So what is under way at the same time keeps within its bytes, whatever an object has become since it was listed,
+    and whatever answers come without end.
+    """
+    if not read.outgrown:
+        return read
+    url = read.url
+    unsized = AISURL.make(
+        url, url.provider, url.bucket, url.name, namespace=url.namespace, endpoint=url.endpoint, etl_name=url.etl_name
+    )
+    alone = Read(read.cluster, unsized, *read.cluster.owners_of([unsized]), verify=read.verify)
+    alone.begin()
+    alone.wait_for_end()
+    return alone
+
+
+def is_excess(reply: Reply) -> bool:
+    """Whether an answer was given up for its length."""
+    return reply.failure is not None and reply.failure.kind == "excess"
+
+
+def _tells_its_length(reply: Reply) -> bool:
+    """False for an answer that ends where the connection does, as one that broke off."""
+    return reply.header("Content-Length") is not None or reply.header("Transfer-Encoding") is not None
 
 
 def version_of(reply: Reply) -> str:

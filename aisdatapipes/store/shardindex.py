@@ -13,6 +13,7 @@ import msgspec
 
 from aisdatapipes.model.errors import CorruptBody, StoreError
 from aisdatapipes.model.url import AISURL, object_path
+from aisdatapipes.store.ceiling import SLACK_BYTES
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.read import Read
@@ -20,6 +21,8 @@ from aisdatapipes.store.transport import Reply
 from aisdatapipes.wire.placement import uname
 
 _BUCKET = ".sys-shardidx"
+LARGEST_BYTES = 64 << 20  # of an index: a million members, whose names are longer than most
+_SHARE = 8  # of a shard, that its index is at most
 _COST = 64 << 10  # bytes in a window, roughly: the index of 4,000 members
 # There is none, we may not have it, or the cluster is too old to know of such things.
 _ABSENT = frozenset((400, 401, 403, 404, 405, 501))
@@ -51,6 +54,12 @@ class IndexRead(Read):
     def cost(self) -> int:
         """Bytes that it will occupy, by experience: nobody tells."""
         return _COST
+
+    @property
+    def most_bytes(self) -> int:
+        """A member takes a header and a block of its shard, and little more than its name here."""
+        expected = self.url.size // _SHARE if self.url.size >= 0 else LARGEST_BYTES
+        return min(expected + SLACK_BYTES, LARGEST_BYTES)
 
     def _ask_endpoint(self, reply: Reply) -> None:
         # That the owner has no index says nothing against the map, and nobody else has it.

@@ -113,6 +113,7 @@ def _config_of_client(client: RequestClient) -> ClientConfig:
     return dataclasses.replace(
         surroundings,
         token=client.token or None,
+        token_file=None if client.token else surroundings.token_file,
         ca_file=session.ca_cert or surroundings.ca_file,
         client_cert=session.client_cert or surroundings.client_cert,
         verify=not session.skip_verify and surroundings.verify,

@@ -22,8 +22,16 @@ log = logging.getLogger("aisdatapipes")
 #   tls        certificate refused, or no TLS on the other side
 #   protocol   the answer is no HTTP
 #   local      this machine cannot: out of file descriptors or memory
+#   excess     the body is longer than `most_bytes`
 #   closed     the transport was closed meanwhile
-FailureKind = Literal["connect", "timeout", "reset", "truncated", "tls", "protocol", "local", "closed"]
+FailureKind = Literal["connect", "timeout", "reset", "truncated", "tls", "protocol", "local", "excess", "closed"]
+
+
+# Bytes of an answer that is no content of an object, at most: a page of 10,000 names of 1,024 bytes, the longest that
+# clouds have, is 10 MiB; the map of 4,096 nodes 8 MiB.
+ANSWER_BYTES = 16 << 20
+# Bytes a second, over `read_timeout`: a server that sends less has stopped, whatever it sends.
+SLOWEST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,11 @@ class Failure:
 
     kind: FailureKind
     text: str
+
+
+def excess(request: Request) -> Failure:
+    """The failure of a body that is longer than the request allows."""
+    return Failure("excess", f"the answer is longer than the {request.most_bytes:,} bytes that it can have")
 
 
 class Sink(Protocol):
@@ -56,6 +69,7 @@ class Request:
         delay: Seconds to wait before it is sent.
         sink: Where a 200 or 206 body goes as it arrives; other bodies are collected.
         fresh: On a new connection: kept ones may all be broken.
+        most_bytes: Of the body; a longer one is given up where it is noticed, at best before its first byte.
     """
 
     url: str
@@ -67,6 +81,7 @@ class Request:
     delay: float = 0.0
     sink: Sink | None = None
     fresh: bool = False
+    most_bytes: int = ANSWER_BYTES
 
 
 class Reply:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from aisdatapipes.model.errors import CorruptShard
 from aisdatapipes.wire.compression import decompressed
 from aisdatapipes.wire.tar import Member, members
+from aisdatapipes.wire.tar_header import ANY_SIZE, check_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -65,6 +66,7 @@ def opened(
     *,
     seekable: Callable[[], BinaryIO] | None = None,
     on_unterminated: Callable[[str], None] | None = None,
+    member_bytes: int = ANY_SIZE,
 ) -> Iterator[Member]:
     """The members of a shard, each as soon as its last byte is there.
 
@@ -75,6 +77,7 @@ def opened(
             collected in memory.
         on_unterminated: Called with ``shard`` at the end of a tar whose members are whole, but whose end is
             not marked by two zero blocks.
+        member_bytes: Of one member, at most: the few bytes of a compressed shard can become any number.
 
     Raises: ``CorruptShard`` behind the last complete member; ``ConfigError`` for zstd without its package.
     """
@@ -87,18 +90,19 @@ def opened(
     what = kind(shard, head)
     whole = itertools.chain([head], pieces)
     if what == "zip":
-        yield from zip_members(seekable() if seekable else io.BytesIO(b"".join(whole)), shard)
+        yield from zip_members(seekable() if seekable else io.BytesIO(b"".join(whole)), shard, member_bytes)
         return
     plain = whole if what == "tar" else decompressed(whole, what, shard)
-    yield from members(plain, shard, on_unterminated=on_unterminated, tied=what != "tar")
+    yield from members(plain, shard, on_unterminated=on_unterminated, tied=what != "tar", member_bytes=member_bytes)
 
 
-def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:
+def zip_members(file: BinaryIO, shard: str, member_bytes: int = ANY_SIZE) -> Iterator[Member]:
     """The members of a zip archive as they lie in it; folders and symbolic links are passed over.
 
     Args:
         file: Seekable; it is not closed here, and its own errors come through as they are.
         shard: Name or URL for messages.
+        member_bytes: As in `opened`.
 
     Yields: Members whose ``offset`` is that of the local header in the zip.
     Raises: ``CorruptShard``, also for encrypted members and unknown compressions.
@@ -111,7 +115,7 @@ def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:
                 if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
                     continue
                 where = f"member {info.filename!r} at offset {info.header_offset}"
-                _check_open(info, where, shard)
+                _check_open(info, where, shard, member_bytes)
                 yield Member(info.filename, archive.read(info), info.header_offset)
     except CorruptShard:
         raise
@@ -121,9 +125,13 @@ def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:
         raise CorruptShard(f"{where}: no zip archive, or a broken one: {cause}", url=shard) from None
 
 
-def _check_open(info: zipfile.ZipInfo, where: str, shard: str) -> None:
+def _check_open(info: zipfile.ZipInfo, where: str, shard: str, member_bytes: int) -> None:
     if info.flag_bits & _ENCRYPTED:
         raise CorruptShard(f"{where}: it is encrypted; store it without a password", url=shard)
+    try:
+        check_room(info.file_size, member_bytes)
+    except ValueError as cause:
+        raise CorruptShard(f"{where}: {cause}", url=shard) from None
 
 
 class _Reads:

@@ -6,7 +6,9 @@ are numbers in text there, and the digests are unsigned 64-bit numbers.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +19,12 @@ from aisdatapipes.wire.malformed import Malformed
 MAINTENANCE = 1 << 2
 DECOMMISSION = 1 << 3
 _UNUSABLE = MAINTENANCE | DECOMMISSION
+# Placement compares every name with every target: a map that claims more is none, and costs no memory. The largest
+# clusters have some hundreds.
+MOST_NODES = 4096
+
+
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+")  # also of an IPv6 address and its zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class _Net(msgspec.Struct):
 class _Snode(msgspec.Struct):
     public_net: _Net
     daemon_id: str
-    id_digest: int
+    id_digest: Annotated[int, msgspec.Meta(ge=0)]
     daemon_type: str = ""
     flags: int = 0
     intra_data_net: _Net | msgspec.UnsetType = msgspec.UNSET
@@ -137,13 +145,38 @@ def encoded_map(cluster: ClusterMap, creation_time: str = "") -> bytes:
 
 
 def _nodes(snodes: dict[str, _Snode] | None) -> tuple[Node, ...]:
-    return tuple(_node(snode) for _, snode in sorted((snodes or {}).items()))
+    found = sorted((snodes or {}).items())
+    if len(found) > MOST_NODES:
+        raise Malformed(f"not a cluster map: it has {len(found)} nodes of a kind, and at most {MOST_NODES} can be")
+    return tuple(_node(snode) for _, snode in found)
 
 
 def _node(snode: _Snode) -> Node:
     extra = snode.pub_extra if isinstance(snode.pub_extra, list) else []
-    more = tuple(net.direct_url.rstrip("/") for net in extra)
-    return Node(snode.daemon_id, snode.public_net.direct_url.rstrip("/"), snode.id_digest, snode.flags, more)
+    more = tuple(_address(snode, net) for net in extra)
+    if snode.id_digest >> 64:
+        raise Malformed(f"not a cluster map: the digest of node {snode.daemon_id!a} has more than 64 bits")
+    return Node(snode.daemon_id, _address(snode, snode.public_net), snode.id_digest, snode.flags, more)
+
+
+def _address(snode: _Snode, net: _Net) -> str:
+    """The node's ``scheme://host:port``; nothing else is ever asked, whatever a map says."""
+    url = net.direct_url.rstrip("/")
+    if not is_origin(url):
+        raise Malformed(f"not a cluster map: node {snode.daemon_id!a} is said to be at {url!a}, not http://host:port")
+    return url
+
+
+def is_origin(url: str) -> bool:
+    """Whether a text is ``http://host:port`` or ``https://host:port``, with or without the port, and nothing else."""
+    try:
+        parts = urlsplit(url)
+        # A port that is none is a ValueError; what urlsplit forgives, such as a line feed, makes another text.
+        plain = parts.port != 0 and url == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    return plain and parts.scheme in ("http", "https") and bool(_HOST.fullmatch(host)) and "@" not in url
 
 
 def _snode(node: Node, kind: str) -> _Snode:

@@ -8,7 +8,7 @@ escapes, as from `os.fsdecode`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,6 +28,9 @@ DIRECTORY = 1 << 8
 ARCHIVE = 1 << 9  # an archive, whose members follow
 
 PAGE_SIZE = 10_000  # entries in a page when the request says 0
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Entry(
@@ -60,13 +63,13 @@ class Entry(
         custom: Custom metadata, as text.
     """
 
-    name: str
+    name: _Name
     checksum: str = ""
     atime: str = ""
     version: str = ""
     location: str = ""
     custom: str = ""
-    size: int = 0
+    size: _Size = 0
     copies: int = 0
     flags: int = 0
 
@@ -105,8 +108,8 @@ class _Received(
 class Brief(msgspec.Struct, gc=False, rename={"name": "n", "size": "s"}):
     """What a reader needs of an entry: a third of the memory of an `Entry`, and decoded in half the time."""
 
-    name: str
-    size: int = 0
+    name: _Name
+    size: _Size = 0
 
 
 class _ReceivedBriefly(msgspec.Struct, rename={"uuid": "UUID", "token": "ContinuationToken", "entries": "Entries"}):

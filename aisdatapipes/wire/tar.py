@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aisdatapipes.model.errors import CorruptShard
 from aisdatapipes.wire.tar_header import (
+    ANY_SIZE,
     BLOCK,
     END,
     ZEROS,
+    check_room,
     checked_size,
     entry,
     link_name,
@@ -85,6 +87,7 @@ class TarParser:
             for archives that have no links (the answer to a get-batch).
         start: The byte of the archive with which the first piece begins: 0, or the ``end`` of a member.
         tied: Whether no member has an ``end``: what arrives is not what is stored.
+        member_bytes: Of one member, at most; a larger one is an error before its data are collected.
 
     Memory: the member that is arriving, the piece, and ``link_bytes``.
 
@@ -97,16 +100,19 @@ class TarParser:
 
     # fmt: off
     __slots__ = (
-        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_name",
+        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_most", "_name",
         "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_start", "_tied", "_turn_at",
         "_zero_blocks", "shard", "unterminated",
     )
     # fmt: on
 
-    def __init__(self, shard: str, *, link_bytes: int = LINK_BYTES, start: int = 0, tied: bool = False) -> None:
+    def __init__(
+        self, shard: str, *, link_bytes: int = LINK_BYTES, start: int = 0, tied: bool = False,
+        member_bytes: int = ANY_SIZE,
+    ) -> None:  # fmt: skip
         self.shard = shard
         self.unterminated = False
-        self._start, self._tied = start, tied
+        self._start, self._tied, self._most = start, tied, member_bytes
         self._offset = start  # bytes of the archive that came in, or were left out before
         self._broken: CorruptShard | None = None
         self._zero_blocks = 0
@@ -204,6 +210,7 @@ class TarParser:
             if stop <= end:
                 self._complete(chunk[pos:stop], done)
             else:
+                check_room(self._size, self._most)
                 self._missing = stop - end
                 if pos < end:
                     self._parts.append(chunk[pos:])
@@ -348,6 +355,7 @@ def members(
     on_unterminated: Callable[[str], None] | None = None,
     start: int = 0,
     tied: bool = False,
+    member_bytes: int = ANY_SIZE,
 ) -> Iterator[Member]:
     """The members of a tar archive, each as soon as its last byte is there.
 
@@ -358,13 +366,14 @@ def members(
             is not marked by two zero blocks.
         start: As in `TarParser`.
         tied: As there.
+        member_bytes: As there.
 
     Raises: ``CorruptShard`` behind the last complete member.
 
     >>> [member.name for member in members([entry("a.txt", b"A"), END], "a.tar")]
     ['a.txt']
     """
-    parser = TarParser(shard, start=start, tied=tied)
+    parser = TarParser(shard, start=start, tied=tied, member_bytes=member_bytes)
     for chunk in chunks:
         yield from parser.feed(chunk)
     parser.close()

@@ -16,6 +16,7 @@ from aisdatapipes.model.errors import ConfigError
 BLOCK = 512
 ZEROS = bytes(BLOCK)
 END = bytes(2 * BLOCK)  # what ends an archive
+ANY_SIZE = 1 << 63  # of a member: no limit
 
 # A larger member cannot be held by any process that trains: the size field is broken.
 MAX_MEMBER_BYTES = 1 << 40
@@ -78,6 +79,12 @@ def checked_size(size: int) -> int:
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise ValueError(f"a size of {size} bytes cannot be")
     return size
+
+
+def check_room(size: int, most: int) -> None:
+    """Raises ``ValueError`` for a member that is larger than its reader has room for."""
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, and at most {most:,} fit in memory here")
 
 
 def pax_records(payload: bytes) -> dict[str, bytes]:

@@ -81,6 +81,15 @@ class LocalCluster:
         """The certificate to trust; None without TLS."""
         return str(self._tls[0]) if self._tls else None
 
+    def token_for(self, *, valid_s: float = 86_400, **claims: Any) -> str:
+        """A user's token with these claims, of AIStore's ``api/authn``."""
+        return signed_token(self._secret, valid_s=valid_s, **claims)
+
+    @property
+    def uuid(self) -> str:
+        """The cluster's identity, which claims name."""
+        return str(json.loads(self._get("p1", "/v1/daemon?what=smap"))["uuid"])
+
     @property
     def token(self) -> str | None:
         """An administrator's token; None where none is needed."""
@@ -227,13 +236,18 @@ class LocalCluster:
 
 
 def admin_token(secret: str) -> str:
-    """A JSON web token (HS256, RFC 7519) of an administrator, valid for a day."""
+    """A token of an administrator, valid for a day."""
+    return signed_token(secret, admin=True)
+
+
+def signed_token(secret: str, *, valid_s: float = 86_400, **claims: Any) -> str:
+    """A JSON web token (HS256, RFC 7519); claims as in AIStore's ``api/authn``."""
 
     def encoded(raw: bytes) -> str:
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     now = int(time.time())
-    claims = {"sub": "admin", "admin": True, "iat": now, "exp": now + 86_400}
+    claims = {"sub": "user", "admin": False, "iat": now, "exp": now + int(valid_s), **claims}
     text = f"{encoded(json.dumps({'alg': 'HS256', 'typ': 'JWT'}).encode())}.{encoded(json.dumps(claims).encode())}"
     return f"{text}.{encoded(hmac.digest(secret.encode(), text.encode(), 'sha256'))}"
 

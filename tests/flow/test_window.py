@@ -68,7 +68,7 @@ class Place:
 
 
 class Job:
-    early, weight, waited_s = False, 1, 0.0
+    early, weight, waited_s, outgrown = False, 1, 0.0, False
 
     def __init__(self, place, number, size=1, *, known=True, error=None):
         self.place, self.number, self.size, self.known, self.error = place, number, size, known, error

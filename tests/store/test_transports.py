@@ -471,4 +471,4 @@ def test_timeouts_without_end(new, there):
 
 def test_what_cannot_be_sent_is_a_failure(new, there):
     """A request that no HTTP library can send is answered, too."""
-    assert ask(new(there.url(), token="\udcff"), Request(there.url("/a"), with_token=True)).failure is not None
+    assert ask(new(there.url()), Request(there.url("/a"), headers=("X: \udcff",))).failure is not None

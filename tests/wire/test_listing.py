@@ -18,8 +18,9 @@ from aisdatapipes.wire.listing import (
 from aisdatapipes.wire.malformed import Malformed
 
 names = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
+nonempty = st.binary(min_size=1, max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
 sizes = st.integers(0, (1 << 63) - 1)
-entries = st.builds(Entry, names, names, names, names, names, names, sizes, sizes, st.integers(0, 65535))
+entries = st.builds(Entry, nonempty, names, names, names, names, names, sizes, sizes, st.integers(0, 65535))
 pages = st.builds(Page, st.lists(entries, max_size=5), names, names, sizes)
 texts = st.text(max_size=20)
 options = st.builds(
