@@ -327,6 +327,20 @@ def test_slow_requests_do_not_hold_up_others(new, there):
     answers.wait(4)
 
 
+def test_a_fresh_connection(new, there):
+    """However many kept connections are broken, a request that is to be fresh is answered."""
+    transport, answers = new(there.url()), Answers()
+    for _ in range(16):
+        request = Request(there.url("/once"))
+        transport.send(request, answers.of(request))
+    end = time.monotonic() + HANG
+    while len(there.seen) < 16 and time.monotonic() < end:
+        time.sleep(0.01)
+    there.release.set()
+    assert {seen(reply) for reply in answers.wait(16)} == {(200, BODY, None)}
+    assert seen(ask(transport, Request(there.url("/good"), fresh=True))) == (200, BODY, None)
+
+
 def test_the_thread_ends_and_starts_again(new, there, monkeypatch):
     """Without work the threads end by themselves; the next request starts one."""
     monkeypatch.setattr(engine, "LINGER", 0.2)
