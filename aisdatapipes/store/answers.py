@@ -47,13 +47,17 @@ def failure_may_pass(failure: Failure) -> bool:
     return failure.kind not in ("tls", "closed", "protocol")
 
 
-def error_of(reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False) -> StoreError:
-    """The named error for an answer that is not the one hoped for; a ``stranger`` has never answered in plain HTTP."""
+def error_of(reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False, hint: str = "") -> StoreError:
+    """The named error for an answer that is not the one hoped for; a ``stranger`` has never answered in plain HTTP.
+
+    ``hint`` says what to think of an answer, where the caller knows more than its status tells.
+    """
     if reply.failure is not None:
-        hint = _HTTPS if stranger and reply.failure.kind == "reset" else _HINTS[reply.failure.kind]
-        return _error_of_failure(reply.failure, hint, url, what, attempts)
+        of_failure = _HTTPS if stranger and reply.failure.kind == "reset" else _HINTS[reply.failure.kind]
+        return _error_of_failure(reply.failure, of_failure, url, what, attempts)
     tcode, words = _words(reply)
-    kind, hint = _kind(reply.status, tcode, words)
+    kind, of_status = _kind(reply.status, tcode, words)
+    hint = hint or of_status
     text = f"{what}: {words}" if words else f"{what}: the cluster answered {reply.status}"
     return kind(f"{text}{'; ' if hint else ''}{hint}", url=url, status=reply.status, attempts=attempts)
 

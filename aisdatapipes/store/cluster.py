@@ -17,11 +17,14 @@ import numpy.typing as npt
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.mapread import MapRead
-from aisdatapipes.store.transport import Reply, Transport
+from aisdatapipes.store.transport import Reply, Transport, log
 from aisdatapipes.wire.clustermap import ClusterMap
 from aisdatapipes.wire.placement import owners, uname
 
 REFRESH_PAUSE = 1.0  # seconds between two readings of the map: a burst of 404s is one piece of evidence
+# Seconds without get-batches after one that brought nothing. While targets come and go, AIStore 5.0 answers many of
+# them with silence: each would cost `store.batch.SILENCE_S` once more.
+BATCHES_REST_S = 60.0
 
 
 class Cluster:
@@ -50,6 +53,52 @@ class Cluster:
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
+        self._missed: dict[str, float] = {}  # targets that were in the map and are not; since when
+        self._here: frozenset[str] = frozenset()  # targets that are in it
+        self._changed_at = 0.0  # when others were in it
+        self._others: tuple[str, ...] = ()  # origins of further proxies
+        self._asked = 0  # 0: the endpoint; n: the n-th of the others
+        self._turn = -1  # which of the others was asked last
+        self._batches_from = 0.0  # when there may be get-batches again, on the monotonic clock
+
+    @property
+    def endpoint(self) -> str:
+        """Origin of the proxy that is asked at present: the endpoint, or another one while that is gone."""
+        at, others = self._asked, self._others
+        return others[at - 1] if 0 < at <= len(others) else self.config.endpoint
+
+    def leave(self, origin: str) -> None:
+        """The proxy does not answer: ask another one, in turn with the endpoint, which may be back."""
+        if self._others and origin == self.endpoint:
+            self._turn += 1
+            self._asked = 0 if self._asked else 1 + self._turn % len(self._others)
+
+    @property
+    def lacks_a_target(self) -> bool:
+        """True while a target is away that was here."""
+        return bool(self._missed)
+
+    def may_have_it(self, asked_at: float) -> bool:
+        """Whether an object may be here that was not found by a question of this time, on the monotonic clock.
+
+        It may be on a target that is away, which is waited for as long as for one object; or that has come meanwhile.
+        """
+        patience = self.config.retry.deadline
+        lately = any(time.monotonic() - since < patience for since in list(self._missed.values()))
+        return lately or self._changed_at >= asked_at
+
+    @property
+    def batches_rest(self) -> bool:
+        """True while there shall be no get-batches."""
+        return time.monotonic() < self._batches_from
+
+    def rest_from_batches(self) -> None:
+        """A get-batch brought nothing."""
+        if not self.batches_rest:
+            log.warning(
+                "%s: a get-batch brought nothing: for %d s objects are read one by one", self.endpoint, BATCHES_REST_S
+            )
+        self._batches_from = time.monotonic() + BATCHES_REST_S
 
     def prepare(self) -> None:
         """Ask for the map, if it is not there, and do not wait: it comes while something else does."""
@@ -127,6 +176,13 @@ class Cluster:
     def _take(self, smap: ClusterMap | None) -> None:
         assert smap is not None  # noqa: S101 - it was read without an error
         self.origins = smap.origins | {self.config.endpoint}
+        here = frozenset(node.id for node in smap.targets)
+        now = time.monotonic()
+        self._missed = {one: self._missed.get(one, now) for one in (self._here | self._missed.keys()) - here}
+        if here != self._here:
+            self._here, self._changed_at = here, now
+        if not self.config.token:  # that is for the endpoint only
+            self._others = tuple(node.url for node in smap.proxies if node.url != self.config.endpoint)
         usable = smap.usable_targets
         digests = np.array([node.digest for node in usable], np.uint64)
         self._targets = (tuple(node.url for node in usable), digests)

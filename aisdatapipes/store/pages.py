@@ -60,6 +60,7 @@ class SizeRead(Exchange):
     def __init__(self, cluster: Cluster, url: AISURL) -> None:
         super().__init__(cluster, url, f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size", "cannot stat")
         self.method = "HEAD"
+        self.listed = url.size >= 0
         self.size = -1
 
     def accept(self, reply: Reply) -> StoreError | None:

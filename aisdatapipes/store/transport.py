@@ -56,6 +56,7 @@ class Request:
         delay: Seconds to wait before it is sent.
         sink: Where a 200 or 206 body goes as it arrives; other bodies are collected.
         fresh: On a new connection: kept ones may all be broken.
+        silence_s: Seconds without a byte before it is given up; None for ``read_timeout`` of the config.
     """
 
     url: str
@@ -67,6 +68,7 @@ class Request:
     delay: float = 0.0
     sink: Sink | None = None
     fresh: bool = False
+    silence_s: float | None = None
 
 
 class Reply:

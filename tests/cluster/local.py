@@ -198,7 +198,9 @@ class LocalCluster:
     def maintain(self, name: str, *, on: bool = True) -> None:
         """Have a target's objects moved away, and keep it out; or the other way round. Takes about 40 s."""
         value = {"sid": self.id_of(name), "skip_rebalance": False}
-        self.call("/v1/cluster", {"action": f"{'start' if on else 'stop'}-maintenance", "value": value})
+        message = {"action": f"{'start' if on else 'stop'}-maintenance", "value": value}
+        # Refused while a node is busy: it has a second to agree.
+        self.until(lambda: self.call("/v1/cluster", message) is not None, "maintenance was refused")
 
     def rebalances(self) -> bool:
         """Whether objects are being moved."""
