@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from array import array
@@ -14,11 +15,16 @@ import numpy.typing as npt
 import xxhash
 
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.model.errors import Unavailable
 from aisdatapipes.model.url import AISURL, bucket_url
 from aisdatapipes.store.pages import PageRead
 from aisdatapipes.store.pool import cluster_of
 from aisdatapipes.store.source import Source
 from aisdatapipes.wire.listing import BriefPage, ListOptions
+
+log = logging.getLogger("aisdatapipes")
+
+AGAIN_S = 1.0  # seconds until a listing is made again that may lack objects
 
 NameFilter = Callable[[str], Any]
 
@@ -34,8 +40,35 @@ def listed(source: Source, name_filter: NameFilter | None = None, meter: Meter |
     """The objects of a source, page by page, prefix by prefix; the next page is on its way meanwhile.
 
     ``meter`` gets the time that is spent waiting for pages. Folders, which some buckets list, are no objects. Raises
-    `BucketNotFound` and the like when a page is reached.
+    `BucketNotFound` and the like when a page is reached, `Unavailable` at the end of a listing that may lack objects.
     """
+    began_at = time.monotonic()
+    yield from _chunks(source, name_filter, meter)
+    if lacks(source, began_at):
+        raise _incomplete(source)
+
+
+def lacks(source: Source, began_at: float, again: bool = False) -> bool:
+    """Whether a listing that began then, on the monotonic clock, may lack objects: those of targets that left it.
+
+    One that left long before is believed to be gone for good, but not by a listing that was made ``again`` for it.
+    """
+    if source.names is not None or source.bucket.provider != "ais":
+        return False
+    cluster = cluster_of(source.config)
+    found = cluster.came_or_went_since(began_at) or (again and cluster.lacks_a_target)
+    if cluster.lacks_a_target and not found:
+        log.warning("%s: a target has left the cluster: what was on it is not listed", source.bucket)
+    return found
+
+
+def _incomplete(source: Source) -> Unavailable:
+    bucket = source.bucket
+    shown = bucket_url(bucket.provider, bucket.bucket, bucket.namespace)
+    return Unavailable("cannot list: a target left or joined the cluster meanwhile; list again", url=shown, attempts=1)
+
+
+def _chunks(source: Source, name_filter: NameFilter | None, meter: Meter | None) -> Iterator[Chunk]:
     for prefix in source.prefixes:
         chunks = _named(source, prefix) if source.names is not None else _paged(source, prefix, meter or Meter())
         for chunk in chunks:
@@ -123,12 +156,22 @@ class Listing(Sequence[AISURL]):
                 counts.extend(part.counts)
                 sources += part.sources
                 continue
-            before = len(sizes)
-            for chunk in listed(part, name_filter, meter):
-                encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
-                blob += b"".join(encoded)
-                lengths.extend(map(len, encoded))
-                sizes.extend(chunk.sizes)
+            before, before_bytes = len(sizes), len(blob)
+            first_at = began_at = time.monotonic()
+            while True:
+                for chunk in _chunks(part, name_filter, meter):
+                    encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
+                    blob += b"".join(encoded)
+                    lengths.extend(map(len, encoded))
+                    sizes.extend(chunk.sizes)
+                if not lacks(part, began_at, began_at > first_at):
+                    break
+                if time.monotonic() > first_at + part.config.retry.deadline:
+                    raise _incomplete(part)
+                log.warning("%s: listed again, for a target left or joined the cluster meanwhile", part.bucket)
+                del blob[before_bytes:], lengths[before:], sizes[before:]
+                time.sleep(AGAIN_S)
+                began_at = time.monotonic()
             counts.append(len(sizes) - before)
             sources.append(part)
         meter.lists += any(isinstance(part, Source) for part in parts)

@@ -133,7 +133,7 @@ class Requests(Iterator[FetchJob]):
     def _by_batch(self, cluster: Cluster, urls: list[AISURL]) -> list[bool]:
         """For each object whether get-batch brings it."""
         strategy = self._plan.strategy
-        if strategy == "batch":
+        if strategy == "batch" and not cluster.batches_rest:
             return [_can_be_named(url) for url in urls]
         if strategy != "auto":
             return [False] * len(urls)

@@ -24,6 +24,11 @@ from aisdatapipes.store.transport import Failure, Reply
 REDIRECTS = frozenset((301, 302, 307, 308))
 # Conflicts (409, 423) end when somebody else's cold GET has ended; 429 and most 5xx pass too.
 _RETRY = frozenset((408, 409, 423, 425, 429))
+# AIStore answers 400 when a proxy does not reach a target, and when a target that has just started does not know its
+# cluster yet. Both pass.
+_BETWEEN_NODES = re.compile(
+    r"failed to call t\[.*(dial tcp|connection re|EOF|deadline exceeded|timeout|broken pipe)|: Smap v0$", re.DOTALL
+)
 _FINAL_5XX = frozenset((501, 505, 507))
 
 _LENGTH = 500  # characters of the cluster's own words that go into a message
@@ -37,9 +42,14 @@ class _ErrorBody(msgspec.Struct):
 _decode = msgspec.json.Decoder(_ErrorBody).decode
 
 
-def may_pass(status: int) -> bool:
+def may_pass(reply: Reply) -> bool:
     """True for an answer that another try may change."""
-    return status in _RETRY or (status >= 500 and status not in _FINAL_5XX)
+    return _may_pass(reply.status, _words(reply)[1] if reply.status == 400 else "")
+
+
+def _may_pass(status: int, words: str) -> bool:
+    between_nodes = status == 400 and _BETWEEN_NODES.search(words)
+    return bool(between_nodes) or status in _RETRY or (status >= 500 and status not in _FINAL_5XX)
 
 
 def failure_may_pass(failure: Failure) -> bool:
@@ -87,7 +97,7 @@ def _kind(status: int, tcode: str, words: str) -> tuple[type[StoreError], str]:
         return Denied, "the token, or its absence, does not allow this"
     if status == 400 and "HTTP request to an HTTPS server" in words:
         return StoreError, "the endpoint speaks HTTPS: write https://"
-    if may_pass(status):
+    if _may_pass(status, words):
         return Unavailable, ""
     return StoreError, ""
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.model.errors import StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.mapread import MapRead
 from aisdatapipes.store.transport import Reply, Transport, log
@@ -152,13 +153,30 @@ class Cluster:
         else:
             self.stale = True
 
-    def refresh(self, then: Callable[[], None]) -> None:
-        """Read the map again, without waiting, and call ``then`` afterwards; many at once are one reading."""
+    def came_or_went_since(self, began_at: float) -> bool:
+        """Whether a target did since this time, on the monotonic clock; reads the map, and waits for it.
+
+        False where nobody knows: a map that cannot be read is an error of those who need it.
+        """
+        try:
+            self.open()
+        except StoreError:
+            return False
+        read = threading.Event()
+        self.refresh(read.set, REFRESH_PAUSE / 10)
+        read.wait()
+        return self.may_have_it(began_at)
+
+    def refresh(self, then: Callable[[], None], pause_s: float = REFRESH_PAUSE) -> None:
+        """Read the map again, without waiting, and call ``then`` afterwards; many at once are one reading.
+
+        ``pause_s`` are the seconds since the last reading, at least.
+        """
         with self._lock:
             self._waiting.append(then)
             if len(self._waiting) > 1:
                 return
-            pause = max(0.0, self._read_at + REFRESH_PAUSE - time.monotonic())
+            pause = max(0.0, self._read_at + pause_s - time.monotonic())
         self.stale = False
         MapRead(self).start(self._refreshed, pause)
 

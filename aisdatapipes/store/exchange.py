@@ -209,7 +209,7 @@ class Exchange:
         failure = reply.failure
         if failure is not None and failure.kind in ("connect", "timeout"):
             self._not_reached()
-        passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply.status)
+        passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply)
         if passing:
             self._again(error, reply)
         elif self.listed and isinstance(error, ObjectNotFound):

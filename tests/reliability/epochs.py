@@ -112,13 +112,14 @@ class Epoch:
     bucket: str
     config: ClientConfig
     found: Counter[tuple[str, str]] = field(default_factory=Counter)
-    error: AISPipeError | None = None
+    error: Any = None
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._expected = sums(samples() if self.kind in ("streamed", "indexed") else objects())
         self._middle, self._go = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._read, name=f"epoch {self.kind}")
+        # Should a test fail before it tells the epoch to go on, nothing waits for it.
+        self._thread = threading.Thread(target=self._read, name=f"epoch {self.kind}", daemon=True)
         self._thread.start()
 
     def wait_for_the_middle(self) -> None:
@@ -134,8 +135,10 @@ class Epoch:
         self._thread.join()
         assert not self.found - self._expected, f"{self.kind}: wrong or twice"
         if self.error is not None:
+            assert isinstance(self.error, AISPipeError), f"{self.kind}: {self.error!r}"
             return type(self.error).__name__
-        assert self.found == self._expected, f"{self.kind}: lost {self._expected - self.found}"
+        lost = sorted(name for name, _ in self._expected - self.found)
+        assert not lost, f"{self.kind}: {len(lost)} samples lost, {lost[0]} the first"
         return "complete"
 
     def _read(self) -> None:
@@ -145,7 +148,7 @@ class Epoch:
                     self._middle.set()
                     self._go.wait()
                 self.found[name, xxhash.xxh3_64_hexdigest(data)] += 1
-        except AISPipeError as error:
+        except BaseException as error:
             self.error = error
         finally:
             self._middle.set()

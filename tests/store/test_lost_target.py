@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from aisdatapipes.devserver import DevCluster
+from aisdatapipes.flow.listing import Listing, listed
+from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.config import ClientConfig, RetryPolicy
 from aisdatapipes.model.errors import BucketNotFound, ObjectNotFound, Unavailable
 from aisdatapipes.model.url import AISURL
@@ -19,6 +21,7 @@ from aisdatapipes.store.pages import object_size
 from aisdatapipes.store.part import PartInMemory
 from aisdatapipes.store.pool import new_transport
 from aisdatapipes.store.read import Read
+from aisdatapipes.store.source import source_of
 
 DATA = bytes(range(256)) * 40
 QUICK = RetryPolicy(attempts=1000, first_delay=0.01, max_delay=0.05, deadline=20)
@@ -222,3 +225,54 @@ def test_batches_rest_only_for_a_while(server):
     batch = ended(batch_of(cluster))
     cluster.transport.close()
     assert (batch.error, batch.lacking(0)) == (None, [])
+
+
+# ---- listings
+
+
+def listing(server, retry=QUICK):
+    source = source_of("ais://b/", ClientConfig(server.endpoint, retry=retry))
+    return [url.name for url in Listing.of([source], Meter())]
+
+
+def names():
+    return sorted(url.name for url in urls())
+
+
+def test_a_listing_waits_for_the_end_of_a_rebalance(server):
+    """While objects are moved the cluster leaves some out, and says so."""
+    fault = server.faults.add("rebalance", times=30)
+    assert (listing(server), fault.struck) == (names(), 30)
+
+
+def test_a_rebalance_without_end(server):
+    """Is an error that says so, within the deadline, and not a listing that lacks objects."""
+    server.faults.add("rebalance")
+    with pytest.raises(Unavailable, match="the cluster rebalances, and leaves out objects") as caught:
+        listing(server, SHORT)
+    assert caught.value.url == "ais://b"
+
+
+def test_a_target_that_goes_while_the_bucket_is_listed(server):
+    """The listing is made again until all targets are back."""
+    server.faults.add("delay", "list", times=1, seconds=1)
+    going, coming = threading.Timer(0.5, server.expel, [0]), threading.Timer(2, server.readmit, [0])
+    going.start()
+    coming.start()
+    found = listing(server)
+    going.join()
+    coming.join()
+    assert (found, server.requests["list"] > 1) == (names(), True)
+
+
+def test_a_target_that_stays_away_while_the_bucket_is_listed(server):
+    """Is an error, also of a listing whose pages are handed on as they come."""
+    server.faults.add("delay", "list", times=1, seconds=1)
+    patience = replace(QUICK, deadline=2.5)
+    going = threading.Timer(0.5, server.expel, [0])
+    going.start()
+    with pytest.raises(Unavailable, match="a target left or joined the cluster meanwhile"):
+        list(listed(source_of("ais://b/", ClientConfig(server.endpoint, retry=patience))))
+    going.join()
+    with pytest.raises(Unavailable, match="a target left or joined the cluster meanwhile"):
+        listing(server, patience)
