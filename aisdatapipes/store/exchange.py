@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("aisdatapipes")
 
 MAX_HOPS = 5  # redirects of one try; a healthy cluster needs one
+SOON_S = 0.2  # seconds between two readings of the map while listed objects are not found
 FIRST_CONTACT = 10.0  # seconds; with one connect timeout on top this stays within 15 s
 
 
@@ -213,7 +214,7 @@ class Exchange:
         if passing:
             self._again(error, reply)
         elif self.listed and isinstance(error, ObjectNotFound):
-            self.cluster.refresh(lambda: self._gone(error, reply))
+            self.cluster.refresh(lambda: self._gone(error, reply), SOON_S)
         else:
             self._end(None, error)
 
