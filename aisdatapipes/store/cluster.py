@@ -163,7 +163,7 @@ class Cluster:
         except StoreError:
             return False
         read = threading.Event()
-        self.refresh(read.set, REFRESH_PAUSE / 10)
+        self.refresh(read.set, 0.0)
         read.wait()
         return self.may_have_it(began_at)
 
@@ -197,8 +197,9 @@ class Cluster:
         here = frozenset(node.id for node in smap.targets)
         now = time.monotonic()
         self._missed = {one: self._missed.get(one, now) for one in (self._here | self._missed.keys()) - here}
-        if here != self._here:
-            self._here, self._changed_at = here, now
+        if self._here and here != self._here:
+            self._changed_at = now
+        self._here = here
         if not self.config.token:  # that is for the endpoint only
             self._others = tuple(node.url for node in smap.proxies if node.url != self.config.endpoint)
         usable = smap.usable_targets
