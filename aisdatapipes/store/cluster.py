@@ -31,6 +31,11 @@ BATCHES_REST_S = 60.0
 class Cluster:
     """What a process keeps of one cluster; there is one for each `ClientConfig` (`store.pool`).
 
+    Args:
+        config: Where it is.
+        transport: How it is asked.
+        known: Ids of targets that were in it before.
+
     Attributes:
         answered: True once the endpoint has answered anything: then it exists, and patience pays.
         origins: ``scheme://host:port`` of every node; redirects lead nowhere else.
@@ -39,7 +44,7 @@ class Cluster:
         stale: True when something told that the map is out of date.
     """
 
-    def __init__(self, config: ClientConfig, transport: Transport) -> None:
+    def __init__(self, config: ClientConfig, transport: Transport, known: frozenset[str] = frozenset()) -> None:
         self.config = config
         self.transport = transport
         self.answered = False
@@ -55,7 +60,7 @@ class Cluster:
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
         self._missed: dict[str, float] = {}  # targets that were in the map and are not; since when
-        self._here: frozenset[str] = frozenset()  # targets that are in it
+        self._here = known  # targets that are in it
         self._changed_at = 0.0  # when others were in it
         self._others: tuple[str, ...] = ()  # origins of further proxies
         self._asked = 0  # 0: the endpoint; n: the n-th of the others
@@ -73,6 +78,11 @@ class Cluster:
         if self._others and origin == self.endpoint:
             self._turn += 1
             self._asked = 0 if self._asked else 1 + self._turn % len(self._others)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Ids of all targets that were in it."""
+        return self._here | self._missed.keys()
 
     @property
     def lacks_a_target(self) -> bool:

@@ -16,7 +16,9 @@ EPOCHS = 100
 @pytest.fixture
 def content(bucket):
     """What comes out of the bucket, by the kind of source: objects, samples of shards."""
-    objects = bucket.fill({f"obj/{i:02}": filler(i, size) for i, size in enumerate([0, 700, 9000, 40_000, 100_000] * 4)})
+    objects = bucket.fill(
+        {f"obj/{i:02}": filler(i, size) for i, size in enumerate([0, 700, 9000, 40_000, 100_000] * 4)}
+    )
     shards = {f"{shard}/{i}": filler(100 * shard + i, 3000) for shard in range(3) for i in range(8)}
     for shard in range(3):
         members = (entry(f"{key}.{ext}", part) for key, data in shards.items() if key.startswith(f"{shard}/")

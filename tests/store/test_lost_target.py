@@ -7,7 +7,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from torch.utils.data import DataLoader
 
+from aisdatapipes import AISIterDataset
 from aisdatapipes.devserver import DevCluster
 from aisdatapipes.flow.listing import Listing, listed
 from aisdatapipes.flow.meter import Meter
@@ -276,3 +278,17 @@ def test_a_target_that_stays_away_while_the_bucket_is_listed(server):
     going.join()
     with pytest.raises(Unavailable, match="a target left or joined the cluster meanwhile"):
         listing(server, patience)
+
+
+def test_workers_know_what_their_parent_knew(server):
+    """A worker that is forked while a target is away waits for its objects, as its parent would."""
+    config = ClientConfig(server.endpoint, retry=QUICK)
+    dataset = AISIterDataset("ais://b/", config=config)
+    assert len(dataset) == len(urls())
+    server.expel(0)
+    timer = threading.Timer(AWAY_S + 2, server.readmit, [0])  # workers take a moment to start
+    timer.start()
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    found = dict(loader)
+    timer.join()
+    assert found == {url.name: DATA for url in urls()}
