@@ -197,10 +197,13 @@ class LocalCluster:
 
     def maintain(self, name: str, *, on: bool = True) -> None:
         """Have a target's objects moved away, and keep it out; or the other way round. Takes about 40 s."""
-        value = {"sid": self.id_of(name), "skip_rebalance": False}
-        message = {"action": f"{'start' if on else 'stop'}-maintenance", "value": value}
         # Refused while a node is busy: it has a second to agree.
-        self.until(lambda: self.call("/v1/cluster", message) is not None, "maintenance was refused")
+        self.until(lambda: self.ask_to_maintain(name, on=on) is None, "maintenance was refused")
+
+    def ask_to_maintain(self, name: str, *, on: bool = True) -> None:
+        """The same, once; `urllib.error.HTTPError` where it is refused, as it is while there is a get-batch."""
+        value = {"sid": self.id_of(name), "skip_rebalance": False}
+        self.call("/v1/cluster", {"action": f"{'start' if on else 'stop'}-maintenance", "value": value})
 
     def rebalances(self) -> bool:
         """Whether objects are being moved."""
