@@ -239,7 +239,8 @@ def soaked(cluster: Any, minutes: float, seed: int, count: int) -> tuple[Found, 
     stored = content(count)
     spawn = multiprocessing.get_context("spawn")
     words, ends, calm = spawn.Queue(), spawn.Event(), threading.Event()
-    with tempfile.TemporaryDirectory() as folder, AISBucket.new(cluster.endpoint, "soak") as made:
+    made = AISBucket.new(cluster.endpoint, "soak")  # which goes with the cluster
+    with tempfile.TemporaryDirectory() as folder:
         digests = {name: xxhash.xxh3_64_intdigest(filler(*one)) for name, one in stored.items()}
         (Path(folder) / "digests").write_bytes(pickle.dumps(digests))
         put_all(cluster.endpoint, made.name, ((name, filler(*one)) for name, one in stored.items()))
@@ -276,7 +277,7 @@ def main() -> int:
         server = described(cluster.endpoint)
         found, hurting = soaked(cluster, options.minutes, options.seed, options.objects)
         cluster.crash()
-    wrong = [*found.wrong, *([f"the cluster could not be hurt: {hurting.failed}"] if hurting.failed else [])]
+    wrong = [*found.wrong, *([f"the cluster could not be hurt: {hurting.failed!r}"] if hurting.failed else [])]
     result = {
         "question": question, "date": today(), "machine": machine(), "versions": versions(), "server": server,
         "minutes": options.minutes, "seed": options.seed, "objects": len(found.names),
