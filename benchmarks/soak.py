@@ -69,6 +69,7 @@ def rank_main(job: Job, rank: int, words: Any, ends: Any) -> None:
     digests = pickle.loads(Path(job.digests).read_bytes())
     config = ClientConfig(job.endpoint)
     manifest = Manifest.of(f"ais://{job.bucket}/", config=config)
+    words.put((rank, "ready", None))
     dice = random.Random(job.seed * 100 + rank)
     epoch, state, had, stats = 0, None, Counter[str](), Counter[str]()
     while not ends.is_set():
@@ -249,12 +250,19 @@ def soaked(cluster: Any, minutes: float, seed: int, count: int) -> tuple[Found, 
         found, hurting = Found(set(stored)), Hurting(cluster, seed, calm)
         for rank in ranks:
             rank.start()
-        hurting.start()
         try:
+            ready = 0
+            while ready < RANKS:  # they list first, which a cluster that rebalances does not let them do
+                _, what, said = words.get(timeout=HANG_S)
+                ready += what == "ready"
+                if what != "ready":
+                    found.take(what, said)
+            hurting.start()
             listen(words, ranks, found, hurting, time.monotonic() + minutes * 60, ends)
         finally:
             calm.set()
-            hurting.join()
+            if hurting.ident is not None:
+                hurting.join()
             for rank in ranks:
                 rank.join(10)
                 rank.kill()
