@@ -60,8 +60,8 @@ def get_batch(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
             yield some, url, encoded_request(BatchRequest(tuple(entries)))
 
     for some, archive in many(asked_for(), BATCHES):
-        for one, (_, data, _) in zip(some, members([archive], "get-batch"), strict=True):
-            yield one.key, {"cls": data}
+        for one, member in zip(some, members([archive], "get-batch"), strict=True):
+            yield one.key, {"cls": member.data}
 
 
 def main() -> int:

@@ -198,6 +198,8 @@ def test_cancelled_before_during_and_after(new, there):
         time.sleep(0.01)
     transport.cancel(later)
     transport.cancel(held)
+    # What is said to the transport it hears in this order: when this is answered, it knows that nobody wants the others.
+    assert seen(ask(transport, Request(there.url("/good")))) == (200, BODY, None)
     there.release.set()
     assert seen(ask(transport, Request(there.url("/good")))) == (200, BODY, None)
     transport.cancel(held)
