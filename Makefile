@@ -3,9 +3,9 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
-BENCHMARKS := objects medium large shards shard_memory latency workers first strategies listing names manifest manifest_formats order embedded tar_reader
+BENCHMARKS := objects medium large shards shard_memory latency workers first strategies listing names manifest manifest_formats order embedded tar_reader killed
 
-.PHONY: demo test check bench install
+.PHONY: demo test check bench soak install
 
 demo: install  ## train on handwritten digits, read from AIS_ENDPOINT or the embedded cluster
 	$(PY) -m examples.digits
@@ -22,6 +22,9 @@ check: install  ## style, types, layers, docstring examples
 
 bench: install  ## all benchmarks; BENCH=--quick for a look
 	for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name $(BENCH) || exit 1; done
+
+soak: install  ## 20 minutes of a job on a cluster that is hurt all the time; SOAK="--minutes 2 --seed 7"
+	$(PY) -m benchmarks.soak $(SOAK)
 
 install: $(INSTALLED)
 

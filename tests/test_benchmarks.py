@@ -60,7 +60,7 @@ def test_quick_run(name, environment):
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("name", ["embedded", "names", "tar_reader", "manifest_formats"])
+@pytest.mark.parametrize("name", ["embedded", "names", "tar_reader", "manifest_formats", "killed"])
 def test_quick_run_without_a_cluster(name):
     """A benchmark that needs no cluster runs anywhere."""
     import os

@@ -157,7 +157,12 @@ def test_tables_of_the_performance_page_are_those_of_the_results():
 
     text = "".join(page.read_text() for page in plots.PAGES)
     assert text == plots.filled(text, plots.results())
-    assert set(plots.results()) <= {found[1] for found in plots.TABLE.findall(text)} | {"embedded", "tar_reader"}
+    assert set(plots.results()) <= {found[1] for found in plots.TABLE.findall(text)} | {
+        "embedded",
+        "tar_reader",
+        "killed",
+        "soak",
+    }
 
 
 def test_pictures_are_drawn(tmp_path, monkeypatch):

@@ -130,7 +130,8 @@ class _Made:
         bucket = self.state.buckets.get(PROVIDERS.get(entry.provider, entry.provider), entry.namespace, entry.bucket)
         stored = bucket.objects.get(entry.name) if bucket else None
         # What is in the cloud only counts as missing: a batch never reads a cold object.
-        if stored is None or bucket is None or stored.cold:
+        gone = bucket is not None and self.state.is_away(bucket.uname(entry.name))
+        if stored is None or bucket is None or stored.cold or gone:
             where = bucket or f"{entry.provider}://{entry.bucket}"
             return _Part(b"", no_object(f"t[{self.node.id}]", f"{where}/{entry.name}").message)
         content: bytes | memoryview = stored.data

@@ -198,6 +198,25 @@ class DevCluster:
         """A killed target listens again, on the same port."""
         self._run(self._nodes[1 + target].start())
 
+    def expel(self, target: int) -> None:
+        """Target ``target`` (from 0) is out of the map, and what it owns is not there: as after a crash.
+
+        Its number stays free: others keep theirs.
+        """
+        node = self._nodes[1 + target].node
+        self.kill(target)
+        targets = tuple(one for one in self._state.map.targets if one.id != node.id)
+        self._state.map = replace(self._state.map, version=self._state.map.version + 1, targets=targets)
+        self._state.away = (*self._state.away, node)
+
+    def readmit(self, target: int) -> None:
+        """A target that was expelled is back, with what it owns."""
+        node = self._nodes[1 + target].node
+        self.revive(target)
+        targets = tuple(sorted((*self._state.map.targets, node), key=lambda one: one.id))
+        self._state.map = replace(self._state.map, version=self._state.map.version + 1, targets=targets)
+        self._state.away = tuple(one for one in self._state.away if one.id != node.id)
+
     def maintain(self, target: int, *, on: bool = True) -> None:
         """Target ``target`` (from 0) is in maintenance: others own its objects, and the map is newer."""
         nodes = list(self._state.map.targets)

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from aisdatapipes.devserver.calls import Delivery, Reply
 from aisdatapipes.devserver.refusals import Refused
 from aisdatapipes.wire.clustermap import encoded_map
-from aisdatapipes.wire.listing import Page, decoded_page, encoded_page
+from aisdatapipes.wire.listing import REBALANCING, Page, decoded_page, encoded_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -221,6 +221,15 @@ def _empty_page(reply: Reply, _options: Options, call: Call, _state: State) -> R
     return replace(reply, body=encoded_page(page))
 
 
+def _rebalance(reply: Reply, options: Options, _call: Call, _state: State) -> Reply:
+    if dict(reply.headers).get("Content-Type") != "application/msgpack":
+        return reply
+    page = decoded_page(reply.whole)
+    page.entries = page.entries[options["count"] :]
+    page.flags |= REBALANCING
+    return replace(reply, body=encoded_page(page))
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a fault does.
@@ -264,6 +273,7 @@ KINDS: Mapping[str, Kind] = {
     "batch_short": Kind("batch", "leaves out the last members, without saying so", {"count": 1}, _batch_short),
     "batch_misordered": Kind("batch", "sends the members backwards", {}, _batch_misordered),
     "empty_page": Kind("list", "gives an empty page with a token", {}, _empty_page),
+    "rebalance": Kind("list", "moves objects: says so, and leaves out the first ones", {"count": 1}, _rebalance),
     "refuse_batch": Kind("redirect-batch", "knows no get-batch", {"status": 404}, instead=_refuse_batch),
     "refuse_direct": Kind("get", "turns away whom no proxy sent", {}, instead=_refuse_direct),
 }

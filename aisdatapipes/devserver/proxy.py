@@ -179,6 +179,8 @@ async def _page(state: State, bucket: Bucket, call: Call) -> Reply:
     call.token = options.token or options.start_after
     # Long pages take a while: not in the loop that serves everybody.
     page = await asyncio.to_thread(pages.page_of, bucket, options, state.location)
+    if state.away:
+        page.entries = [entry for entry in page.entries if not state.is_away(bucket.uname(entry.name))]
     page.uuid = options.uuid or secrets.token_urlsafe(6)
     if "msgpack" in call.headers.get("Accept", ""):
         return Reply(200, [("Content-Type", "application/msgpack")], encoded_page(page))

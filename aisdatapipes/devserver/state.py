@@ -49,6 +49,7 @@ class State:
     faults: Faults
     soft_errors: int
     tokens: Mapping[str, str]
+    away: tuple[Node, ...] = ()  # targets that have left, with what they own
     map: ClusterMap = field(default_factory=lambda: ClusterMap("", 0, (), (), ""))
     requests: Counter[str] = field(default_factory=Counter)
     etls: dict[str, Callable[[bytes], bytes]] = field(default_factory=dict)
@@ -70,6 +71,13 @@ class State:
         if not targets:
             raise Refused(503, "no targets in the cluster map")
         return targets[placement.owner(uname, [target.digest for target in targets])]
+
+    def is_away(self, uname: str) -> bool:
+        """Whether an object is on a target that has left."""
+        if not self.away:
+            return False
+        targets = [*self.away, *self.map.usable_targets]
+        return placement.owner(uname, [target.digest for target in targets]) < len(self.away)
 
     def location(self, uname: str) -> str:
         """Target and disk of an object, as AIStore prints them."""

@@ -92,7 +92,8 @@ def _check_direct(state: State, node: Node, call: Call) -> None:
 
 def _found(state: State, node: Node, bucket: Bucket, key: str) -> Stored:
     stored = bucket.objects.get(key)
-    if stored is None or state.owner(bucket.uname(key)).id != node.id:
+    uname = bucket.uname(key)
+    if stored is None or state.owner(uname).id != node.id or state.is_away(uname):
         raise no_object(f"t[{node.id}]", f"{bucket}/{key}")
     return stored
 

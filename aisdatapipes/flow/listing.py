@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from array import array
@@ -14,13 +15,17 @@ import numpy.typing as npt
 import xxhash
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.model.errors import StoreError
+from aisdatapipes.model.errors import StoreError, Unavailable
 from aisdatapipes.model.url import AISURL, bucket_url
 from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.store.pages import PageRead, PageTurns
 from aisdatapipes.store.pool import cluster_of
 from aisdatapipes.store.source import Source
 from aisdatapipes.wire.listing import BriefPage, ListOptions
+
+log = logging.getLogger("aisdatapipes")
+
+AGAIN_S = 1.0  # seconds until a listing is made again that may lack objects
 
 NameFilter = Callable[[str], Any]
 
@@ -36,8 +41,35 @@ def listed(source: Source, name_filter: NameFilter | None = None, meter: Meter |
     """The objects of a source, page by page, prefix by prefix; the next page is on its way meanwhile.
 
     ``meter`` gets the time that is spent waiting for pages. Folders, which some buckets list, are no objects. Raises
-    `BucketNotFound` and the like when a page is reached.
+    `BucketNotFound` and the like when a page is reached, `Unavailable` at the end of a listing that may lack objects.
     """
+    began_at = time.monotonic()
+    yield from _chunks(source, name_filter, meter)
+    if lacks(source, began_at):
+        raise _incomplete(source)
+
+
+def lacks(source: Source, began_at: float, again: bool = False) -> bool:
+    """Whether a listing that began then, on the monotonic clock, may lack objects: those of targets that left it.
+
+    One that left long before is believed to be gone for good, but not by a listing that was made ``again`` for it.
+    """
+    if source.names is not None or source.bucket.provider != "ais":
+        return False
+    cluster = cluster_of(source.config)
+    found = cluster.came_or_went_since(began_at) or (again and cluster.lacks_a_target)
+    if cluster.lacks_a_target and not found:
+        log.warning("%s: a target has left the cluster: what was on it is not listed", source.bucket)
+    return found
+
+
+def _incomplete(source: Source) -> Unavailable:
+    bucket = source.bucket
+    shown = bucket_url(bucket.provider, bucket.bucket, bucket.namespace)
+    return Unavailable("cannot list: a target left or joined the cluster meanwhile; list again", url=shown, attempts=1)
+
+
+def _chunks(source: Source, name_filter: NameFilter | None, meter: Meter | None) -> Iterator[Chunk]:
     for prefix in source.prefixes:
         chunks = _named(source, prefix) if source.names is not None else _paged(source, prefix, meter or Meter())
         for chunk in chunks:
@@ -125,29 +157,20 @@ class Listing(Sequence[AISURL]):
 
         This is the one place where a dataset's listing is made. ``name_filter`` is for what is listed here.
         """
-        # They grow in place: to gather parts and to join them would need twice the memory, which malloc then keeps.
-        blob, lengths, sizes, counts = bytearray(), array("q"), array("q"), array("q")
-        sources: list[Source] = []
+        growing = _Growing()
+        counts, sources = array("q"), list[Source]()
         for part in parts:
+            before = len(growing)
             if isinstance(part, Listing):
-                blob += part.blob
-                lengths.frombytes(np.diff(part.ends, prepend=0).tobytes())
-                sizes.frombytes(part.sizes.tobytes())
+                growing.add_listing(part)
                 counts.extend(part.counts)
                 sources += part.sources
-                continue
-            before = len(sizes)
-            for chunk in listed(part, name_filter, meter):
-                encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
-                blob += b"".join(encoded)
-                lengths.extend(map(len, encoded))
-                sizes.extend(chunk.sizes)
-                _check_room(part, len(blob) + 16 * len(sizes), len(sizes))
-            counts.append(len(sizes) - before)
-            sources.append(part)
+            else:
+                growing.add_source(part, name_filter, meter)
+                counts.append(len(growing) - before)
+                sources.append(part)
         meter.lists += any(isinstance(part, Source) for part in parts)
-        ends = np.frombuffer(lengths, np.int64)
-        return cls(sources, counts, blob, np.cumsum(ends, out=ends), np.frombuffer(sizes, np.int64))
+        return growing.done(sources, counts)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -226,3 +249,47 @@ class Listing(Sequence[AISURL]):
     def __reduce__(self) -> tuple[Any, ...]:
         made = {"fingerprint": self.__dict__["fingerprint"]} if "fingerprint" in self.__dict__ else None
         return (Listing, (self.sources, self.counts, self.blob, self.ends, self.sizes), made)
+
+
+class _Growing:
+    """What becomes a `Listing`.
+
+    Its arrays grow in place: to gather parts and to join them would need twice the memory, which malloc then keeps.
+    """
+
+    def __init__(self) -> None:
+        self._blob, self._lengths, self._sizes = bytearray(), array("q"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def add_listing(self, listing: Listing) -> None:
+        self._blob += listing.blob
+        self._lengths.frombytes(np.diff(listing.ends, prepend=0).tobytes())
+        self._sizes.frombytes(listing.sizes.tobytes())
+
+    def add_source(self, source: Source, name_filter: NameFilter | None, meter: Meter) -> None:
+        """All objects of a source; they are listed again where a target left or joined the cluster meanwhile."""
+        used, objects = len(self._blob), len(self)
+        first_at = began_at = time.monotonic()
+        self._add_chunks(source, name_filter, meter)
+        while lacks(source, began_at, began_at > first_at):
+            if time.monotonic() > first_at + source.config.retry.deadline:
+                raise _incomplete(source)
+            log.warning("%s: listed again, for a target left or joined the cluster meanwhile", source.bucket)
+            del self._blob[used:], self._lengths[objects:], self._sizes[objects:]
+            time.sleep(AGAIN_S)
+            began_at = time.monotonic()
+            self._add_chunks(source, name_filter, meter)
+
+    def _add_chunks(self, source: Source, name_filter: NameFilter | None, meter: Meter) -> None:
+        for chunk in _chunks(source, name_filter, meter):
+            encoded = [name.encode("utf-8", "surrogateescape") for name in chunk.names]
+            self._blob += b"".join(encoded)
+            self._lengths.extend(map(len, encoded))
+            self._sizes.extend(chunk.sizes)
+            _check_room(source, len(self._blob) + 16 * len(self), len(self))
+
+    def done(self, sources: Sequence[Source], counts: Sequence[int]) -> Listing:
+        ends = np.frombuffer(self._lengths, np.int64)
+        return Listing(sources, counts, self._blob, np.cumsum(ends, out=ends), np.frombuffer(self._sizes, np.int64))

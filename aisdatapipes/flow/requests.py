@@ -133,13 +133,13 @@ class Requests(Iterator[FetchJob]):
     def _by_batch(self, cluster: Cluster, urls: list[AISURL]) -> list[bool]:
         """For each object whether get-batch brings it."""
         strategy = self._plan.strategy
-        if strategy == "batch":
+        if strategy == "batch" and not cluster.batches_rest:
             return [_can_be_named(url) for url in urls]
         if strategy != "auto":
             return [False] * len(urls)
         largest = BATCH_BYTES_EACH_FAR if cluster.latency_s > FAR_S else BATCH_BYTES_EACH
         small = [0 <= url.size <= largest and url.provider == "ais" and _can_be_named(url) for url in urls]
-        few = sum(small) < self._fewest
+        few = sum(small) < self._fewest or cluster.batches_rest
         if not few and cluster.without_batches:
             self._meter.fallbacks += sum(small)
         return [False] * len(urls) if few or cluster.without_batches else small

@@ -26,6 +26,11 @@ from aisdatapipes.store.transport import Failure, Reply
 REDIRECTS = frozenset((301, 302, 307, 308))
 # Conflicts (409, 423) end when somebody else's cold GET has ended; 429 and most 5xx pass too.
 _RETRY = frozenset((408, 409, 423, 425, 429))
+# AIStore answers 400 when a proxy does not reach a target, and when a target that has just started does not know its
+# cluster yet. Both pass.
+_BETWEEN_NODES = re.compile(
+    r"failed to call t\[.*(dial tcp|connection re|EOF|deadline exceeded|timeout|broken pipe)|: Smap v0$", re.DOTALL
+)
 _FINAL_5XX = frozenset((501, 505, 507))
 
 _API = "/v1/"  # where all of it is; a service of another kind at a node's address is never asked for anything
@@ -43,9 +48,14 @@ class _ErrorBody(msgspec.Struct):
 _decode = msgspec.json.Decoder(_ErrorBody).decode
 
 
-def may_pass(status: int) -> bool:
+def may_pass(reply: Reply) -> bool:
     """True for an answer that another try may change."""
-    return status in _RETRY or (status >= 500 and status not in _FINAL_5XX)
+    return _may_pass(reply.status, _words(reply)[1] if reply.status == 400 else "")
+
+
+def _may_pass(status: int, words: str) -> bool:
+    between_nodes = status == 400 and _BETWEEN_NODES.search(words)
+    return bool(between_nodes) or status in _RETRY or (status >= 500 and status not in _FINAL_5XX)
 
 
 def failure_may_pass(failure: Failure) -> bool:
@@ -54,19 +64,21 @@ def failure_may_pass(failure: Failure) -> bool:
 
 
 def error_of(
-    reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False, secure: bool = False
+    reply: Reply, url: str, what: str, attempts: int, *, stranger: bool = False, secure: bool = False, hint: str = ""
 ) -> StoreError:
     """The named error for an answer that is not the one hoped for.
 
-    A ``stranger`` has never answered; with ``secure`` it was asked in HTTPS.
+    A ``stranger`` has never answered; with ``secure`` it was asked in HTTPS. ``hint`` says what to think of an answer,
+    where the caller knows more than its status tells.
     """
     if reply.failure is not None:
-        hint = _HINTS[reply.failure.kind]
+        of_failure = _HINTS[reply.failure.kind]
         if stranger and reply.failure.kind == "reset":
-            hint = _CERTIFICATE if secure else _HTTPS
-        return _error_of_failure(reply.failure, hint, url, what, attempts)
+            of_failure = _CERTIFICATE if secure else _HTTPS
+        return _error_of_failure(reply.failure, of_failure, url, what, attempts)
     tcode, words = _words(reply)
-    kind, hint = _kind(reply.status, tcode, words)
+    kind, of_status = _kind(reply.status, tcode, words)
+    hint = hint or of_status
     text = f"{what}: {words}" if words else f"{what}: the cluster answered {reply.status}"
     return kind(f"{text}{'; ' if hint else ''}{hint}", url=url, status=reply.status, attempts=attempts)
 
@@ -127,7 +139,7 @@ def _kind(status: int, tcode: str, words: str) -> tuple[type[StoreError], str]:
         return Denied, "the token, or its absence, does not allow this; ask for a role that does"
     if status == 400 and "HTTP request to an HTTPS server" in words:
         return StoreError, "the endpoint speaks HTTPS: write https://"
-    if may_pass(status):
+    if _may_pass(status, words):
         return Unavailable, ""
     return StoreError, ""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aisdatapipes.model.errors import BucketNotFound, ConfigError, CorruptBody, CorruptShard, StoreError
+from aisdatapipes.model.errors import BucketNotFound, ConfigError, CorruptBody, CorruptShard, StoreError, Unavailable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.ceiling import SLACK_BYTES, most_in_memory
 from aisdatapipes.store.cluster import Cluster
@@ -37,6 +37,9 @@ _TAR_BLOCK = 512
 _AROUND_BYTES = 4 * _TAR_BLOCK
 # A cluster that is too busy for batches may still serve objects, which have all tries of the policy.
 _ATTEMPTS = 3
+# Seconds in which a batch brings not one byte, and then its objects are read one by one: that tells whose fault it is.
+# The cluster sends an object when it has all of it, from a slow disk at so many bytes a second.
+SILENCE_S, SLOW_RATE = 4.0, 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,16 @@ class BatchRead(Exchange):
 
     def start(self, done: Callable[[Any], None], delay: float = 0.0) -> None:
         """Ask; ``done`` is called when all that the answer has is there."""
+        if self.cluster.batches_rest:
+            self._done = done
+            error = Unavailable(f"{self.what}: the last one brought nothing", url=self.urls[0])
+            self._end(None, error)  # whoever takes it reads its objects one by one
+            return
         first, others = self.urls[0], len(self.urls) - 1
         self.subject = f"{first} and {others} more" if others else first
         self.headers = ("Content-Type: application/json",)
+        if self.form.arrives_member_by_member and self.cost >= 0:
+            self.silence_s = min(SILENCE_S + self.cost / SLOW_RATE, self.cluster.config.read_timeout)
         self.body = encoded_request(
             BatchRequest(
                 (*self._entries, *self._tail()),
@@ -225,7 +235,10 @@ class BatchRead(Exchange):
         super()._try(origin, delay)
 
     def _again(self, error: StoreError, reply: Reply) -> None:
-        if self._at:
+        silent = reply.failure is not None and reply.failure.kind == "timeout"
+        if silent:
+            self.cluster.rest_from_batches()
+        if self._at or silent:
             self._end(None, error)  # what has come stays; the rest is asked for object by object
         else:
             super()._again(error, reply)

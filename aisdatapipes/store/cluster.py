@@ -26,10 +26,18 @@ from aisdatapipes.wire.placement import owners, uname
 log = logging.getLogger("aisdatapipes")
 
 REFRESH_PAUSE = 1.0  # seconds between two readings of the map: a burst of 404s is one piece of evidence
+# Seconds without get-batches after one that brought nothing. While targets come and go, AIStore 5.0 answers many of
+# them with silence: each would cost `store.batch.SILENCE_S` once more.
+BATCHES_REST_S = 60.0
 
 
 class Cluster:
     """What a process keeps of one cluster; there is one for each `ClientConfig` (`store.pool`).
+
+    Args:
+        config: Where it is.
+        transport: How it is asked.
+        known: Ids of targets that were in it before.
 
     Attributes:
         answered: True once the endpoint has answered anything: then it exists, and patience pays.
@@ -41,7 +49,7 @@ class Cluster:
             ``SHOW-CLUSTER``. Then the endpoint's own redirects say who is of the cluster.
     """
 
-    def __init__(self, config: ClientConfig, transport: Transport) -> None:
+    def __init__(self, config: ClientConfig, transport: Transport, known: frozenset[str] = frozenset()) -> None:
         self.config = config
         self.transport = transport
         self.answered = False
@@ -58,6 +66,57 @@ class Cluster:
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
         self._told = False  # that targets have no TLS
+        self._missed: dict[str, float] = {}  # targets that were in the map and are not; since when
+        self._here = known  # targets that are in it
+        self._changed_at = 0.0  # when others were in it
+        self._others: tuple[str, ...] = ()  # origins of further proxies
+        self._asked = 0  # 0: the endpoint; n: the n-th of the others
+        self._turn = -1  # which of the others was asked last
+        self._batches_from = 0.0  # when there may be get-batches again, on the monotonic clock
+
+    @property
+    def endpoint(self) -> str:
+        """Origin of the proxy that is asked at present: the endpoint, or another one while that is gone."""
+        at, others = self._asked, self._others
+        return others[at - 1] if 0 < at <= len(others) else self.config.endpoint
+
+    def leave(self, origin: str) -> None:
+        """The proxy does not answer: ask another one, in turn with the endpoint, which may be back."""
+        if self._others and origin == self.endpoint:
+            self._turn += 1
+            self._asked = 0 if self._asked else 1 + self._turn % len(self._others)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Ids of all targets that were in it."""
+        return self._here | self._missed.keys()
+
+    @property
+    def lacks_a_target(self) -> bool:
+        """True while a target is away that was here."""
+        return bool(self._missed)
+
+    def may_have_it(self, asked_at: float) -> bool:
+        """Whether an object may be here that was not found by a question of this time, on the monotonic clock.
+
+        It may be on a target that is away, which is waited for as long as for one object; or that has come meanwhile.
+        """
+        patience = self.config.retry.deadline
+        lately = any(time.monotonic() - since < patience for since in list(self._missed.values()))
+        return lately or self._changed_at >= asked_at
+
+    @property
+    def batches_rest(self) -> bool:
+        """True while there shall be no get-batches."""
+        return time.monotonic() < self._batches_from
+
+    def rest_from_batches(self) -> None:
+        """A get-batch brought nothing."""
+        if not self.batches_rest:
+            log.warning(
+                "%s: a get-batch brought nothing: for %d s objects are read one by one", self.endpoint, BATCHES_REST_S
+            )
+        self._batches_from = time.monotonic() + BATCHES_REST_S
 
     def prepare(self) -> None:
         """Ask for the map, if it is not there, and do not wait: it comes while something else does."""
@@ -114,13 +173,30 @@ class Cluster:
         else:
             self.stale = True
 
-    def refresh(self, then: Callable[[], None]) -> None:
-        """Read the map again, without waiting, and call ``then`` afterwards; many at once are one reading."""
+    def came_or_went_since(self, began_at: float) -> bool:
+        """Whether a target did since this time, on the monotonic clock; reads the map, and waits for it.
+
+        False where nobody knows: a map that cannot be read is an error of those who need it.
+        """
+        try:
+            self.open()
+        except StoreError:
+            return False
+        read = threading.Event()
+        self.refresh(read.set, 0.0)
+        read.wait()
+        return self.may_have_it(began_at)
+
+    def refresh(self, then: Callable[[], None], pause_s: float = REFRESH_PAUSE) -> None:
+        """Read the map again, without waiting, and call ``then`` afterwards; many at once are one reading.
+
+        ``pause_s`` are the seconds since the last reading, at least.
+        """
         with self._lock:
             self._waiting.append(then)
             if len(self._waiting) > 1:
                 return
-            pause = max(0.0, self._read_at + REFRESH_PAUSE - time.monotonic())
+            pause = max(0.0, self._read_at + pause_s - time.monotonic())
         self.stale = False
         MapRead(self).start(self._refreshed, pause)
 
@@ -145,6 +221,14 @@ class Cluster:
     def _take(self, smap: ClusterMap | None) -> None:
         assert smap is not None  # noqa: S101 - it was read without an error
         self.origins = smap.origins | {self.config.endpoint}
+        here = frozenset(node.id for node in smap.targets)
+        now = time.monotonic()
+        self._missed = {one: self._missed.get(one, now) for one in (self._here | self._missed.keys()) - here}
+        if self._here and here != self._here:
+            self._changed_at = now
+        self._here = here
+        if not (self.config.token or self.config.token_file):  # that is for the endpoint only
+            self._others = tuple(node.url for node in smap.proxies if node.url != self.config.endpoint)
         usable = smap.usable_targets
         if self.config.endpoint.startswith("https:") and not self._told and any(_is_plain(one.url) for one in usable):
             self._told = True

@@ -31,6 +31,7 @@ from aisdatapipes.store.transport import Done, Failure, Reply, Request, excess, 
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
+WATCH_S = 0.5  # seconds between two looks at what may be silent
 _CLOSED = Failure("closed", "the transport was closed meanwhile")
 
 
@@ -104,13 +105,15 @@ class CurlTransport:
 class _Transfer:
     """One request under way: whom to tell, and what libcurl writes into."""
 
-    __slots__ = ("chunks", "curl", "done", "lines", "request")
+    __slots__ = ("chunks", "curl", "done", "heard", "heard_at", "lines", "request")
 
     def __init__(self, request: Request, done: Done) -> None:
         self.request, self.done = request, done
         self.chunks: list[bytes] = []
         self.lines: list[bytes] = []
         self.curl: Any = None
+        self.heard = -1  # bytes and header lines at the last look, where silence is limited
+        self.heard_at = 0.0
 
 
 class _Loop:
@@ -126,6 +129,8 @@ class _Loop:
         self._idle: list[Any] = []
         self._delayed: list[tuple[float, int, _Transfer]] = []
         self._order = itertools.count()  # breaks ties in the heap
+        self._watched: set[_Transfer] = set()  # those whose silence is limited
+        self._watched_at = 0.0
         self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
         self._wanted: set[int] = set()  # sockets that libcurl waits for now
         self._multi = pycurl.CurlMulti()
@@ -194,6 +199,8 @@ class _Loop:
         due = [self._timer] if self._timer is not None else []
         if self._delayed:
             due.append(self._delayed[0][0])
+        if self._watched:
+            due.append(self._watched_at + WATCH_S)
         return max(0.0, min(due) - time.monotonic()) if due else -1
 
     def _on_event(self, fd: int, mask: int) -> None:
@@ -219,6 +226,17 @@ class _Loop:
         if self._timer is not None and now >= self._timer:
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        if self._watched and now >= self._watched_at + WATCH_S:
+            self._watched_at = now
+            for transfer in [one for one in self._watched if self._is_silent(one, now)]:
+                self._finish(transfer, Failure("timeout", f"not one byte for {transfer.request.silence_s:.1f} s"))
+
+    def _is_silent(self, transfer: _Transfer, now: float) -> bool:
+        """Whether it has brought nothing for too long. libcurl's own limit is of an average over six seconds more."""
+        heard = int(transfer.curl.getinfo(pycurl.SIZE_DOWNLOAD_T)) + len(transfer.lines)
+        if heard != transfer.heard:
+            transfer.heard, transfer.heard_at = heard, now
+        return now - transfer.heard_at > (transfer.request.silence_s or 0)
 
     def _on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Libcurl tells what it waits for: between two requests for nothing, and then for the same connection again.
@@ -277,10 +295,13 @@ class _Loop:
             return
         transfer.curl = curl
         self._by_curl[curl] = transfer
+        if request.silence_s is not None:
+            self._watched.add(transfer)
         self._multi.add_handle(curl)
 
     def _release(self, transfer: _Transfer, *, keep: bool) -> None:
         self._transfers.pop(transfer.request, None)
+        self._watched.discard(transfer)
         curl, transfer.curl = transfer.curl, None
         if curl is None:
             return

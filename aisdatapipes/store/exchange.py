@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from aisdatapipes.model.errors import Denied, StoreError, Unavailable, shown
+from aisdatapipes.model.errors import Denied, ObjectNotFound, StoreError, Unavailable, shown
 from aisdatapipes.store import answers
 from aisdatapipes.store.token import token_of
 from aisdatapipes.store.transport import ANSWER_BYTES, Reply, Request, Sink
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("aisdatapipes")
 
 MAX_HOPS = 5  # redirects of one try; a healthy cluster needs one
+SOON_S = 0.2  # seconds between two readings of the map while listed objects are not found
 FIRST_CONTACT = 10.0  # seconds; with one connect timeout on top this stays within 15 s
 
 
@@ -38,13 +40,17 @@ class Exchange:
         path: Path and query, percent-encoded.
         what: What is wanted, for messages: "cannot read".
         owner: Origin of the node that has it, where known; else the endpoint is asked.
+
+    Attributes:
+        listed: It was there when it was listed: that it is not there any more is believed of a whole cluster only.
+        silence_s: Seconds without a byte before a try is given up; None for those of the config.
     """
 
     # fmt: off
     __slots__ = (
-        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "_sent", "attempts", "attempts_at_most", "body",
-        "byte_range", "cluster", "ended", "error", "headers", "method", "outgrown", "owner", "path", "redirects",
-        "reply", "request", "room", "sink", "subject", "what",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "_sent", "_tried_at", "attempts",
+        "attempts_at_most", "body", "byte_range", "cluster", "ended", "error", "headers", "listed", "method",
+        "outgrown", "owner", "path", "redirects", "reply", "request", "room", "silence_s", "sink", "subject", "what",
     )
     # fmt: on
 
@@ -68,6 +74,8 @@ class Exchange:
         self.attempts = 0
         self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
+        self.silence_s: float | None = None
+        self.listed = False
         self.ended = False
         self.outgrown = False
         self.room = -1
@@ -137,6 +145,7 @@ class Exchange:
 
     def _try(self, origin: str | None, delay: float = 0.0) -> None:
         self.attempts += 1
+        self._tried_at = time.monotonic()
         self.redirects = 0
         self._direct = origin is not None
         if origin is None:
@@ -145,23 +154,15 @@ class Exchange:
             except Denied as error:
                 self._end(None, Denied(f"{self.what}: {error}", url=self.subject, attempts=self.attempts))
                 return
-        self._send(f"{origin or self.cluster.config.endpoint}{self.path}", delay=delay, with_token=origin is None)
+        self._send(f"{origin or self.cluster.endpoint}{self.path}", delay=delay, with_token=origin is None)
 
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
             return
         self.request = Request(
-            url,
-            self.method,
-            self.headers,
-            self.body,
-            self.byte_range,
-            with_token,
-            delay,
-            self.sink,
-            self._broken,
-            self.most_bytes,
-        )
+            url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink, self._broken,
+            self.most_bytes, self.silence_s,
+        )  # fmt: skip
         self.cluster.transport.send(self.request, self._arrived)
 
     def _arrived(self, reply: Reply) -> None:
@@ -240,10 +241,28 @@ class Exchange:
             stranger=not self.cluster.answered, secure=self.cluster.config.endpoint.startswith("https:"),
         )  # fmt: skip
         failure = reply.failure
-        if failure is not None and failure.kind in ("connect", "timeout") and self.redirects:
-            self.cluster.stale = True  # the endpoint sent us to a node that is gone
-        passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply.status)
+        if failure is not None and failure.kind in ("connect", "timeout"):
+            self._not_reached()
+        passing = answers.failure_may_pass(failure) if failure else answers.may_pass(reply)
         if passing or (reply.status == 401 and self._has_new_token()):
+            self._again(error, reply)
+        elif self.listed and isinstance(error, ObjectNotFound):
+            self.cluster.refresh(lambda: self._gone(error, reply), SOON_S)
+        else:
+            self._end(None, error)
+
+    def _not_reached(self) -> None:
+        if self.redirects:
+            self.cluster.stale = True  # the endpoint sent us to a node that is gone
+        elif self.request is not None:
+            self.cluster.leave(_origin(self.request.url))
+
+    def _gone(self, error: StoreError, reply: Reply) -> None:
+        """A listed object is not there. In a cluster that lacks a target that says little: it may be on that one."""
+        if self.cluster.lacks_a_target:
+            hint = "a target has left the cluster, and what is on it is not there until it is back"
+            error = answers.error_of(reply, self.subject, self.what, self.attempts, hint=hint)
+        if self.cluster.may_have_it(self._tried_at):
             self._again(error, reply)
         else:
             self._end(None, error)
@@ -278,3 +297,8 @@ class Exchange:
             self.cluster.learn_latency(time.monotonic() - self._began)
         self.ended = True
         self._done(self)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

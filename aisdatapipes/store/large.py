@@ -1,6 +1,7 @@
 """Reading one large object in parts, several at a time, into one piece of memory.
 
-All parts are of one version: where the object is overwritten meanwhile, it is read anew. The checksum that comes with
+All parts are of one version: where the object is overwritten meanwhile, it is read anew; where the cluster keeps
+neither versions nor checksums, so that nothing tells, it is read by one request. The checksum that comes with
 every part is that of the whole; it is computed along, part by part, as far as there are no gaps.
 """
 
@@ -21,6 +22,7 @@ from aisdatapipes.store.ceiling import most_in_memory
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.pages import SizeRead
 from aisdatapipes.store.part import PartInMemory
+from aisdatapipes.store.read import Read
 
 # More connections than that bring nothing even where each is slow (benchmarks/large.py).
 PARTS_AT_ONCE = 16
@@ -68,6 +70,7 @@ class LargeRead:
         self._lock = threading.Lock()
         self._cancelled = False
         self._parts: list[PartInMemory] = []  # of the present beginning
+        self._whole: Read | None = None  # in their place
         self._unasked: deque[PartInMemory] = deque()
 
     @property
@@ -84,9 +87,9 @@ class LargeRead:
         """Stop; idempotent."""
         with self._lock:
             self._cancelled = True
-            parts = self._parts
-        for part in parts:
-            part.cancel()
+            under_way = [*self._parts, *([self._whole] if self._whole is not None else [])]
+        for read in under_way:
+            read.cancel()
 
     def content(self, _index: int = 0) -> bytes | memoryview | None:
         """The bytes, without a copy, once it has ended; None where there is an error."""
@@ -131,16 +134,19 @@ class LargeRead:
             self.retries += part.retries
             if part not in self._parts:
                 return  # of an earlier beginning, or there is nobody any more who wants it
-            outdated = self._outdated(part)
-            if not outdated and part.error is None:
+            untold = part.error is None and not part.version and len(self._parts) > 1
+            outdated = not untold and self._outdated(part)
+            if not untold and not outdated and part.error is None:
                 self._version, self._checksum = part.version, part.checksum
                 self._there.add(part)
                 self._hash_on()
             complete = len(self._there) == len(self._parts)
-            others = self._forget_parts() if outdated or complete or part.error is not None else []
+            others = self._forget_parts() if untold or outdated or complete or part.error is not None else []
         for other in others:
             other.cancel()
-        if outdated:
+        if untold:
+            self._read_whole()
+        elif outdated:
             self._begin_anew("the object was overwritten again and again while it was read")
         elif part.error is not None:
             self._end(part.error)
@@ -154,6 +160,22 @@ class LargeRead:
         if part.error is not None:
             return part.error.status == 416  # the object ends before it
         return part.total != self._size or self._version not in (None, part.version)
+
+    def _read_whole(self) -> None:
+        read = Read(self.cluster, self.url, self.owner, verify=self._verify)
+        with self._lock:
+            if self._cancelled:
+                return
+            self._give, self._whole = bytes, read  # lets go of the memory of the parts
+        read.start(self._whole_is_there)
+
+    def _whole_is_there(self, read: Read) -> None:
+        self.attempts += read.attempts
+        self.retries += read.retries
+        data, self._size = read.data, len(read.data)
+        self._give = lambda: memoryview(data) if self._as_view else data
+        self._whole = None  # it knows this, and the content is not to wait for the collector
+        self._end(read.error)
 
     def _begin_anew(self, why: str) -> None:
         if self._times >= _TIMES:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from aisdatapipes.model.errors import CorruptBody, InvalidURL, StoreError
+from aisdatapipes.model.errors import CorruptBody, InvalidURL, StoreError, Unavailable
 from aisdatapipes.model.url import AISURL, bucket_url, object_path
 from aisdatapipes.store import answers
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply
-from aisdatapipes.wire.listing import ARCH_DIR, BriefPage, ListOptions, decoded_brief_page, encoded_list
+from aisdatapipes.wire.listing import ARCH_DIR, REBALANCING, BriefPage, ListOptions, decoded_brief_page, encoded_list
 from aisdatapipes.wire.malformed import Malformed
 
+_AS_OFTEN_AS_IT_TAKES = 1_000_000  # attempts, of which the deadline allows much fewer
 _HEADERS = ("Content-Type: application/json", "Accept: application/msgpack")
 
 
@@ -20,9 +21,13 @@ EMPTY_PAGES = 100  # in a row; clouds give some, where objects were deleted
 
 
 class PageRead(Exchange):
-    """One page of a bucket's listing; when it has ended, ``page`` is there, or ``error``."""
+    """One page of a bucket's listing; when it has ended, ``page`` is there, or ``error``.
 
-    __slots__ = ("_in_order", "_token", "held", "page")
+    A cluster that moves objects between its targets leaves some of them out, and says so: it is asked until it has
+    done so, or the deadline is over.
+    """
+
+    __slots__ = ("_in_order", "_of_the_cluster", "_token", "held", "page")
 
     cost = 1 << 20  # bytes in a window, roughly: 10,000 names
 
@@ -35,16 +40,17 @@ class PageRead(Exchange):
         except Malformed as error:
             raise InvalidURL(str(error), url=shown) from None
         self._token = options.token
+        self._of_the_cluster = bucket.provider == "ais"  # what is in a cloud, the cloud lists
         # The cluster's own tokens are names, and each page begins behind the one before it. Clouds have tokens of
         # their own, and members of archives another order.
-        self._in_order = bucket.provider == "ais" and not options.flags & ARCH_DIR
+        self._in_order = self._of_the_cluster and not options.flags & ARCH_DIR
         self.page = BriefPage()
         self.held = 0
 
     @property
     def unreadable(self) -> bool:
         """True where the cluster could not list the members of an archive, for it is none that it can read."""
-        return self.error is not None and self.error.status == 400
+        return self.error is not None and self.error.status == 400 and not isinstance(self.error, Unavailable)
 
     def accept(self, reply: Reply) -> StoreError | None:
         """None if the body is a page."""
@@ -59,6 +65,12 @@ class PageRead(Exchange):
             return self.corrupt("the token of a page leads back, so the listing would never end")
         if not all(_is_unicode(text) for text in (token, self.page.uuid)):
             return self.corrupt("the token of a page is no text that could be sent back")
+        if self.page.flags & REBALANCING and self._of_the_cluster:
+            self.attempts_at_most = _AS_OFTEN_AS_IT_TAKES
+            return self._unavailable(
+                "the cluster rebalances, and leaves out objects meanwhile; list again when it has done so, or use a "
+                "Manifest that was made before"
+            )
         return None
 
     def corrupt(self, text: str) -> CorruptBody:
@@ -102,6 +114,7 @@ class SizeRead(Exchange):
     def __init__(self, cluster: Cluster, url: AISURL) -> None:
         super().__init__(cluster, url, f"{object_path(url.bucket, url.name)}?{_query(url)}&props=size", "cannot stat")
         self.method = "HEAD"
+        self.listed = url.size >= 0
         self.size = -1
 
     def accept(self, reply: Reply) -> StoreError | None:

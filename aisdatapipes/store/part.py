@@ -43,6 +43,7 @@ class Part(Exchange):
     ) -> None:
         super().__init__(cluster, url, path or path_of(url), "cannot read", owner)
         self.url, self.start_at, self.length, self.last = url, start, length, last
+        self.listed = url.size >= 0
         self._came = 0  # bytes that are there
         self._kept = 0  # of these, those that the current try began with
         self.total = -1  # bytes of the whole object

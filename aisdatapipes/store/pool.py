@@ -35,7 +35,9 @@ def cluster_of(config: ClientConfig) -> Cluster:
     with _lock:
         found = _clusters.get(config)
         if found is None:
-            found = _clusters[config] = Cluster(config, new_transport(config))
+            # A target that is away when a worker begins was there when its parent listed.
+            known = frozenset[str]().union(*(some[config].known for some in _inherited if config in some))
+            found = _clusters[config] = Cluster(config, new_transport(config), known)
         return found
 
 

@@ -40,6 +40,7 @@ class Read(Exchange):
     def __init__(self, cluster: Cluster, url: AISURL, owner: str | None = None, *, verify: bool = True) -> None:
         super().__init__(cluster, url, path_of(url), "cannot read", owner)
         self.url, self.verify = url, verify
+        self.listed = url.size >= 0
         self.data = b""
         self._kept = b""  # the beginning of a body that broke off
         self._kept_version = ""

@@ -42,6 +42,7 @@ class IndexRead(Read):
 
     def __init__(self, cluster: Cluster, url: AISURL, owner: str | None) -> None:
         super().__init__(cluster, url, owner)
+        self.listed = False  # the shard was; its index need not be there
         name = f"{uname(url.provider, url.namespace, url.bucket, url.name)}.idx"
         self.path, self.what = f"{object_path(_BUCKET, name)}?provider=ais", "cannot read its index"
 

@@ -188,7 +188,7 @@ class ThreadTransport:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return host.urlopen(
             request.method, path, body=request.body, headers=headers, retries=False, redirect=False,
-            preload_content=False, assert_same_host=False,
+            preload_content=False, assert_same_host=False, timeout=_timeout(self._config, request.silence_s),
         )  # fmt: skip
 
     def _received(self, request: Request, response: urllib3.BaseHTTPResponse, chunks: list[bytes]) -> bool:
@@ -224,19 +224,22 @@ def _check_excess(length: int, request: Request) -> None:
 
 
 def _pool(config: ClientConfig) -> urllib3.PoolManager:
-    timeout = urllib3.Timeout(connect=config.connect_timeout, read=config.read_timeout)
     cert, key = config.client_cert if isinstance(config.client_cert, tuple) else (config.client_cert, None)
     if not config.verify:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # verify=False was the user's word
     return urllib3.PoolManager(
         num_pools=1024,  # hosts; never fewer than a cluster has nodes
         maxsize=MAX_THREADS,
-        timeout=timeout,
+        timeout=_timeout(config),
         cert_reqs=ssl.CERT_REQUIRED if config.verify else ssl.CERT_NONE,
         ca_certs=config.ca_file or ca_bundle(),
         cert_file=cert,
         key_file=key,
     )
+
+
+def _timeout(config: ClientConfig, silence_s: float | None = None) -> urllib3.Timeout:
+    return urllib3.Timeout(connect=config.connect_timeout, read=silence_s or config.read_timeout)
 
 
 def _kind(error: Exception, status: int) -> FailureKind:

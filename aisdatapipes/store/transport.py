@@ -70,6 +70,7 @@ class Request:
         sink: Where a 200 or 206 body goes as it arrives; other bodies are collected.
         fresh: On a new connection: kept ones may all be broken.
         most_bytes: Of the body; a longer one is given up where it is noticed, at best before its first byte.
+        silence_s: Seconds without a byte before it is given up; None for ``read_timeout`` of the config.
     """
 
     url: str
@@ -82,6 +83,7 @@ class Request:
     sink: Sink | None = None
     fresh: bool = False
     most_bytes: int = ANSWER_BYTES
+    silence_s: float | None = None
 
 
 class Reply:

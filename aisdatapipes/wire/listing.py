@@ -27,6 +27,9 @@ IN_ARCHIVE = 1 << 7  # a member of an archive
 DIRECTORY = 1 << 8
 ARCHIVE = 1 << 9  # an archive, whose members follow
 
+# What `Page.flags` says (a bit set).
+REBALANCING = 1 << 0  # objects are being moved between targets: some of them may be missing
+
 PAGE_SIZE = 10_000  # entries in a page when the request says 0
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
@@ -84,7 +87,7 @@ class Page(
         entries: In the bytewise order of their names.
         token: What the next request passes on; empty when this page is the last.
         uuid: The listing that the page belongs to; the next request passes it on as well.
-        flags: Bits about the page; 0 is ordinary.
+        flags: Bits about the page: `REBALANCING`; 0 is ordinary.
     """
 
     entries: list[Entry] = []
@@ -112,10 +115,14 @@ class Brief(msgspec.Struct, gc=False, rename={"name": "n", "size": "s"}):
     size: _Size = 0
 
 
-class _ReceivedBriefly(msgspec.Struct, rename={"uuid": "UUID", "token": "ContinuationToken", "entries": "Entries"}):
+class _ReceivedBriefly(
+    msgspec.Struct,
+    rename={"uuid": "UUID", "token": "ContinuationToken", "entries": "Entries", "flags": "Flags"},
+):
     entries: list[Brief] | None = None
     token: str | None = None
     uuid: str | None = None
+    flags: int | None = None
 
 
 class BriefPage(msgspec.Struct):
@@ -125,11 +132,13 @@ class BriefPage(msgspec.Struct):
         entries: In the bytewise order of their names.
         token: What the next request passes on; empty when this page is the last.
         uuid: The listing that the page belongs to.
+        flags: As those of a `Page`.
     """
 
     entries: list[Brief] = []
     token: str = ""
     uuid: str = ""
+    flags: int = 0
 
 
 _brief_decoder = msgspec.msgpack.Decoder(_ReceivedBriefly)
@@ -160,10 +169,12 @@ def decoded_brief_page(body: bytes) -> BriefPage:
         page = _brief_decoder.decode(body)
     except UnicodeDecodeError:
         whole = _page_of_odd_names(body)
-        return BriefPage([Brief(entry.name, entry.size) for entry in whole.entries], whole.token, whole.uuid)
+        return BriefPage(
+            [Brief(entry.name, entry.size) for entry in whole.entries], whole.token, whole.uuid, whole.flags
+        )
     except msgspec.MsgspecError as error:
         raise Malformed(f"not a page of a listing ({len(body)} bytes): {error}") from None
-    return BriefPage(page.entries or [], page.token or "", page.uuid or "")
+    return BriefPage(page.entries or [], page.token or "", page.uuid or "", page.flags or 0)
 
 
 def encoded_page(page: Page) -> bytes:

@@ -20,6 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class LocalCluster:
             for name in self._names:
                 self._prepare(name)
             self.start("p1")
-            self._until(lambda: self._status("p1", "/v1/health"), "the primary does not listen")
+            self.until(lambda: self._status("p1", "/v1/health"), "the primary does not listen")
             for name in self._names[1:]:
                 self.start(name)
             self.wait_ready()
@@ -149,6 +150,30 @@ class LocalCluster:
         """Crash a node: the map keeps it until the others miss it (10 to 13 s)."""
         self.signal(name, signal.SIGKILL)
 
+    def term(self, name: str) -> None:
+        """End a node as an administrator does: it leaves the map first."""
+        self.signal(name, signal.SIGTERM)
+
+    def pause(self, name: str) -> None:
+        """Stop a node where it stands: it keeps its connections, and says nothing on them."""
+        self.signal(name, signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """Let a paused node go on."""
+        self.signal(name, signal.SIGCONT)
+
+    def add_target(self) -> str:
+        """One target more; its name. Objects that are its own from now on are moved to it."""
+        name = f"t{sum(one.startswith('t') for one in self._names) + 1}"
+        self._names.append(name)
+        self._prepare(name)
+        self.start(name)
+        return name
+
+    def runs(self, name: str) -> bool:
+        """Whether a node was started and not killed."""
+        return name in self._running
+
     def wait_ready(self) -> None:
         """Wait until the primary has started the cluster and every running node takes requests."""
 
@@ -156,18 +181,65 @@ class LocalCluster:
             self._must_live()
             up = all(self._status(name, "/v1/health?readiness=true") for name in self._running)
             # The primary alone says 200 too early; `prr` means that it could rebalance.
-            return up and self._status("p1", "/v1/health?prr=true")
+            return up and self._status(self._proxy(), "/v1/health?prr=true")
 
-        self._until(ready, "not ready")
+        self.until(ready, "not ready")
 
     def wait_targets(self, number: int) -> None:
         """Wait until the cluster map has so many targets."""
-        self._until(lambda: len(json.loads(self._get("p1", "/v1/daemon?what=smap"))["tmap"]) == number, "map")
+        self.until(lambda: len(self.map()["tmap"]) == number, f"the map has not {number} targets")
+
+    def map(self) -> dict[str, Any]:
+        """The cluster map, as any proxy that runs has it."""
+        found: dict[str, Any] = json.loads(self.call("/v1/daemon?what=smap"))
+        return found
+
+    def id_of(self, name: str) -> str:
+        """What the cluster calls a node."""
+        smap, port = self.map(), str(self._ports[name])
+        nodes = {**(smap["pmap"] or {}), **(smap["tmap"] or {})}
+        return next(key for key, node in nodes.items() if node["public_net"]["daemon_port"] == port)
+
+    def call(self, path: str, message: Any = None, method: str = "") -> bytes:
+        """Ask any proxy that runs; with a message it is a PUT, unless another method is given."""
+        return self._call(self._proxy(), path, message, method)
+
+    def maintain(self, name: str, *, on: bool = True) -> None:
+        """Have a target's objects moved away, and keep it out; or the other way round. Takes about 40 s."""
+        # Refused while a node is busy: it has a second to agree.
+        self.until(lambda: self.ask_to_maintain(name, on=on) is None, "maintenance was refused")
+
+    def ask_to_maintain(self, name: str, *, on: bool = True) -> None:
+        """The same, once; `urllib.error.HTTPError` where it is refused, as it is while there is a get-batch."""
+        value = {"sid": self.id_of(name), "skip_rebalance": False}
+        self.call("/v1/cluster", {"action": f"{'start' if on else 'stop'}-maintenance", "value": value})
+
+    def rebalances(self) -> bool:
+        """Whether objects are being moved."""
+        try:
+            found = self.call("/v1/cluster?what=running_all", {"kind": "rebalance"}, "GET")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:  # no job runs
+                return False
+            raise
+        return bool(json.loads(found or b"null"))
+
+    def set(self, **settings: str) -> None:
+        """Change the configuration of all nodes; an underscore twice stands for a dot."""
+        query = "&".join(f"{key.replace('__', '.')}={value}" for key, value in settings.items())
+        self.call(f"/v1/cluster/set-config?{query}", {})
+
+    def crash(self) -> None:
+        """End every node at once."""
+        for process in self._running.values():
+            process.kill()
 
     def stop(self) -> None:
         """End every node, if need be by force, and remove all files."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
-            self._call("p1", "/v1/cluster", {"action": "shutdown"})
+            self.call("/v1/cluster", {"action": "shutdown"})
         end = time.monotonic() + STOP_TIMEOUT
         for process in self._running.values():
             try:
@@ -191,8 +263,16 @@ class LocalCluster:
         (root / "conf" / "ais.json").write_text(json.dumps(common))
         (root / "conf" / "ais_local.json").write_text(json.dumps(own))
 
-    def _call(self, name: str, path: str, message: Any = None) -> bytes:
-        request = urllib.request.Request(self.url(name) + path, method="GET" if message is None else "PUT")
+    def _proxy(self) -> str:
+        """A proxy that answers."""
+        for name in [one for one in self._running if one.startswith("p")]:
+            if self._status(name, "/v1/health"):
+                return name
+        raise ConnectionError("no proxy answers")
+
+    def _call(self, name: str, path: str, message: Any = None, method: str = "") -> bytes:
+        method = method or ("GET" if message is None else "PUT")
+        request = urllib.request.Request(self.url(name) + path, method=method)
         if message is not None:
             request.data = json.dumps(message).encode()
             request.add_header("Content-Type", "application/json")
@@ -204,9 +284,6 @@ class LocalCluster:
         with urllib.request.build_opener(*handlers).open(request, timeout=10) as reply:
             return reply.read()
 
-    def _get(self, name: str, path: str) -> bytes:
-        return self._call(name, path)
-
     def _status(self, name: str, path: str) -> bool:
         try:
             self._call(name, path)
@@ -214,12 +291,14 @@ class LocalCluster:
             return False
         return True
 
-    def _until(self, condition: Any, what: str) -> None:
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until something is so; `ClusterFailed` when it does not come, or when a node ends by itself."""
         end = time.monotonic() + READY_TIMEOUT
         while time.monotonic() < end:
             self._must_live()
-            if condition():
-                return
+            with contextlib.suppress(OSError):  # such as from a proxy that has not noticed yet that the primary is gone
+                if condition():
+                    return
             time.sleep(0.2)
         raise ClusterFailed(f"{what} after {READY_TIMEOUT} s\n{self._tails()}")
 

@@ -73,6 +73,7 @@ FAULTS = (
     # A redirect to the node that is not in the map is not followed; which node answers a get-batch is the proxy's choice.
     Fault("stale_map", {}, "map", "Unavailable"),
     Fault("empty_page", {}, "list"),
+    Fault("rebalance", {}, "list"),
     Fault("batch_short", {}, "batch"),
     Fault("batch_short", {"count": 1000}, "batch"),
     Fault("batch_misordered", {}, "batch"),
