@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aisdatapipes.datasets.progress import Progress
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.model.errors import NotResumable
+from aisdatapipes.model.errors import ConfigError, NotResumable
 from aisdatapipes.order.standing import Standing
 from aisdatapipes.pipes.closing import closed_at_exit
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Resume
+from aisdatapipes.store.forks import Home
 
 if TYPE_CHECKING:
     from aisdatapipes.datasets.iterable import AISBaseIterDataset
@@ -47,16 +49,35 @@ class Pass(Iterator[Any]):
         # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
         self._samples = closed_at_exit(samples)
         self._over: dict[str, Any] | None = None
+        self._home = Home()
+        self._closing = False  # by another thread than the one that waits for a sample
 
     def __iter__(self) -> Pass:
         return self
 
     def __next__(self) -> Any:
-        return next(self._samples)
+        self._home.check()
+        try:
+            sample = next(self._samples)
+        except ValueError as error:
+            self._check_alone(error)
+            raise
+        if self._closing:
+            self._samples.close()
+            raise StopIteration
+        return sample
+
+    def _check_alone(self, error: ValueError) -> None:
+        """Raise `ConfigError` where it was not the samples that failed, but another thread is waiting for one."""
+        if self._samples.gi_running:
+            text = "this iteration is under way in another thread: begin one in each thread, or take turns by a lock"
+            raise ConfigError(text) from error
 
     def close(self) -> None:
-        """Stop: nothing is under way any more."""
-        self._samples.close()
+        """Stop: nothing is under way any more. An iteration that another thread waits in ends with its next sample."""
+        self._closing = True
+        with contextlib.suppress(ValueError):  # another thread is in it
+            self._samples.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where this iteration stands: behind the sample that it gave last."""
@@ -139,13 +160,19 @@ def passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: 
                     progress.look()
         cursor.ended = True
     finally:
-        shared.add(meter, recorded)
-        if progress is None:
-            shared.end_pass()
-        else:
-            with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
-                last = shared.end_pass()
-            progress.close(complete=cursor.ended and last)
+        if cursor.is_own:
+            shared.add(meter, recorded)
+            _end(dataset, cursor, progress)
+
+
+def _end(dataset: AISBaseIterDataset, cursor: Cursor, progress: Progress | None) -> None:
+    shared = dataset._shared  # noqa: SLF001
+    if progress is None:
+        shared.end_pass()
+        return
+    with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
+        last = shared.end_pass()
+    progress.close(complete=cursor.ended and last)
 
 
 def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:

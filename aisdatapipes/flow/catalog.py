@@ -24,6 +24,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.store.source import Source
 
 T = TypeVar("T")
+_alive: weakref.WeakSet[Catalog] = weakref.WeakSet()
 
 _DERIVED = ".derived"
 
@@ -52,6 +53,7 @@ class Catalog:
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
         weakref.finalize(self, _remove, self._path, self._owner)
+        _alive.add(self)
 
     def listing(self, meter: Meter) -> Listing:
         """The listing; at most one of the processes of a job makes it."""
@@ -124,6 +126,16 @@ class Catalog:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+        _alive.add(self)
+
+
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would stay locked for ever."""
+    for catalog in _alive:
+        catalog._lock = threading.RLock()  # noqa: SLF001 - in a child that has one thread
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _sources_of(part: Source | Listing) -> tuple[Source, ...]:

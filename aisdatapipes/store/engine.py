@@ -26,11 +26,11 @@ import pycurl
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import handles
-from aisdatapipes.store.transport import Done, Failure, Reply, Request, tell
+from aisdatapipes.store.forks import Home
+from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, Reply, Request, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
-_CLOSED = Failure("closed", "the transport was closed meanwhile")
 
 
 class CurlTransport:
@@ -41,11 +41,12 @@ class CurlTransport:
         self._lock = threading.Lock()  # guards what follows; never held while a `done` runs
         self._loop: _Loop | None = None
         self._closed = False
+        self._home = Home()  # in a child the lock may be one that stays locked for ever
 
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
         try:
-            failure = None if self._tell(_Loop.begin, _Transfer(request, done), start=True) else _CLOSED
+            failure = self._tell(_Loop.begin, _Transfer(request, done), start=True)
         except (OSError, RuntimeError) as error:  # no file descriptor or no thread left to start with
             failure = Failure("local", str(error))
         if failure is not None:
@@ -61,6 +62,8 @@ class CurlTransport:
 
     def close(self) -> None:
         """End the thread and every connection."""
+        if not self._home.is_here:
+            return
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
@@ -70,19 +73,21 @@ class CurlTransport:
         if loop is not None:
             loop.thread.join()
 
-    def _tell(self, verb: Callable[[_Loop, Any], None], argument: object, *, start: bool = False) -> bool:
+    def _tell(self, verb: Callable[[_Loop, Any], None], argument: object, *, start: bool = False) -> Failure | None:
+        if not self._home.is_here:
+            return FORKED
         with self._lock:
             if self._closed:
-                return False
+                return CLOSED
             if self._loop is None:
                 if not start:
-                    return True  # no loop, no transfer that could be resumed or dropped
+                    return None  # no loop, no transfer that could be resumed or dropped
                 self._loop = _Loop(self._config, self._may_end, self._forget)
             loop = self._loop
             loop.commands.append((verb, argument))
             if len(loop.commands) == 1:  # else a wake-up is on its way already
                 loop.wake()
-        return True
+        return None
 
     def _may_end(self, loop: _Loop) -> bool:
         """Asked by a loop that is idle: after True it gets no more commands."""
@@ -145,7 +150,7 @@ class _Loop:
     # ---- the loop
 
     def _run(self) -> None:
-        left_by = _CLOSED
+        left_by = CLOSED
         try:
             while self._turn():
                 pass

@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from aisdatapipes.model.errors import StoreError, Unavailable
 from aisdatapipes.store import answers
+from aisdatapipes.store.forks import Home
 from aisdatapipes.store.transport import Reply, Request, Sink
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "_over", "attempts", "attempts_at_most", "body", "byte_range",
+        "_began", "_cancelled", "_direct", "_done", "_home", "_over", "attempts", "attempts_at_most", "body", "byte_range",
         "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
         "subject", "what",
     )
@@ -88,7 +89,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Ask; `result` waits for the answer."""
-        self._over = threading.Event()
+        self._over, self._home = threading.Event(), Home()
         self.start(lambda _: self._over.set())
 
     def wait(self) -> Reply:
@@ -98,6 +99,7 @@ class Exchange:
 
     def result(self) -> Reply:
         """The answer to what `begin` asked; raises its error."""
+        self._home.check()
         try:
             self._over.wait()
         except BaseException:  # Ctrl-C

@@ -28,12 +28,12 @@ from urllib3.exceptions import (
 
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.certificates import ca_bundle
-from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request, tell
+from aisdatapipes.store.forks import Home
+from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, FailureKind, Reply, Request, tell
 
 MAX_THREADS = 16  # more of them spend their time waiting for the GIL: 3,423 GET/s with 64, 2,159 with 16 at 5 ms
 LINGER = 2.0  # seconds
 CHUNK_BYTES = 1 << 20
-_CLOSED = Failure("closed", "the transport was closed meanwhile")
 
 
 class ThreadTransport:
@@ -51,10 +51,14 @@ class ThreadTransport:
         self._threads: set[threading.Thread] = set()
         self._free = 0
         self._closed = False
+        self._home = Home()  # in a child the lock may be one that stays locked for ever
         self._pool = _pool(config)
 
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
+        if not self._home.is_here:
+            tell(done, Reply(0, [], b"", FORKED))
+            return
         with self._news:
             if not self._closed:
                 heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
@@ -63,16 +67,19 @@ class ThreadTransport:
                     self._start_thread()
                 self._news.notify()
                 return
-        tell(done, Reply(0, [], b"", _CLOSED))
+        tell(done, Reply(0, [], b"", CLOSED))
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
         del request  # every paused thread asks its own sink again
-        with self._lock:
-            self._resumed.notify_all()
+        if self._home.is_here:
+            with self._lock:
+                self._resumed.notify_all()
 
     def cancel(self, request: Request) -> None:
         """Stop it."""
+        if not self._home.is_here:
+            return
         with self._news:
             self._waiting = [entry for entry in self._waiting if entry[2] is not request]
             heapq.heapify(self._waiting)
@@ -82,6 +89,8 @@ class ThreadTransport:
 
     def close(self) -> None:
         """End the threads and every connection; what is being received is waited for."""
+        if not self._home.is_here:
+            return
         with self._news:
             self._closed = True
             left, self._waiting = self._waiting, []
@@ -89,7 +98,7 @@ class ThreadTransport:
             self._resumed.notify_all()
             threads = list(self._threads)
         for *_, done in left:
-            tell(done, Reply(0, [], b"", _CLOSED))
+            tell(done, Reply(0, [], b"", CLOSED))
         for thread in threads:
             thread.join()
         self._pool.clear()
@@ -143,7 +152,7 @@ class ThreadTransport:
             lines += [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
             try:
                 if not self._received(request, response, chunks):
-                    failure = _CLOSED  # or cancelled: then nobody hears of it
+                    failure = CLOSED  # or cancelled: then nobody hears of it
             finally:
                 if request in self._dropped or self._closed:
                     response.close()  # not drained: the rest may be large

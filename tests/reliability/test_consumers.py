@@ -1,0 +1,202 @@
+"""Consumers that misbehave: they stall, break off, fail, share, fork and copy. The data stays right, or it is said."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from torch.utils.data import DataLoader
+from torch.utils.data.datapipes.iter import IterableWrapper
+
+from aisdatapipes import AISIterDataset, ConfigError, FetchPlan
+from aisdatapipes.flow.listing import listed
+from aisdatapipes.store.source import source_of
+from tests.reliability.iterations import DATASETS, HANG, OBJECTS, chain, epoch, filled, forked, plain
+
+KINDS = pytest.mark.parametrize("kind", DATASETS)
+
+
+@pytest.fixture
+def slow_bucket(embedded_bucket):
+    """Objects of which each takes a moment."""
+    filled(embedded_bucket)
+    embedded_bucket.server.embedded.faults.add("delay", "get", seconds=0.02)
+    yield embedded_bucket
+    embedded_bucket.server.embedded.faults.clear()
+
+
+def _one_by_one(bucket):
+    return AISIterDataset(f"{bucket.url}o/", config=bucket.server.config, fetch=FetchPlan("get", width=1))
+
+
+# ---- forks
+
+
+@KINDS
+def test_a_fork_in_the_middle(embedded_bucket, kind):
+    """In a child the old iterator is a `ConfigError`, a new one gives everything; the parent goes on, and counts once."""
+    dataset = DATASETS[kind](filled(embedded_bucket))
+    expected = epoch(dataset)
+    counted = dataset.stats()["objects"]
+    dataset.set_epoch(0)
+    old = iter(dataset)
+    found = [plain(next(old)) for _ in range(40)]
+
+    def in_child():
+        nonlocal old
+        with pytest.raises(ConfigError, match="another process"):
+            next(old)
+        old = None
+        gc.collect()
+        assert epoch(dataset) == expected
+
+    status = forked(in_child)
+    found += map(plain, old)
+    assert (status, found) == (0, expected)
+    assert dataset.stats()["objects"] == 3 * counted  # two epochs here, and the child's
+
+
+def test_a_listing_does_not_survive_a_fork(embedded_bucket):
+    """A page that the parent asked for does not come to the child: that is an error there, not a hang."""
+    cluster = embedded_bucket.server.embedded
+    embedded_bucket.put("o", b"")
+    cluster.faults.add("empty_page", times=1)
+    cluster.faults.add("delay", "list", skip=1, seconds=1)
+    try:
+        chunks = listed(source_of(embedded_bucket.url, embedded_bucket.server.config))
+        first = next(chunks)
+
+        def in_child():
+            with pytest.raises(ConfigError, match="another process"):
+                next(chunks)
+
+        assert (first.names, forked(in_child)) == ([], 0)
+        assert [chunk.names for chunk in chunks] == [["o"]]
+    finally:
+        cluster.faults.clear()
+
+
+def test_a_fork_while_a_thread_lists(embedded_bucket):
+    """A child that is forked while a thread has the listing's lock makes the listing itself."""
+    embedded_bucket.put("o", b"x")
+    parent, listing, go_on = os.getpid(), threading.Event(), threading.Event()
+
+    def wait_in_parent(_name):
+        if os.getpid() == parent:
+            listing.set()
+            assert go_on.wait(HANG)
+        return True
+
+    dataset = AISIterDataset(embedded_bucket.url, config=embedded_bucket.server.config, name_filter=wait_in_parent)
+    thread = threading.Thread(target=dataset.__len__)
+    thread.start()
+    assert listing.wait(HANG)
+    status = forked(lambda: list(dataset) == [("o", b"x")] or os._exit(2))
+    go_on.set()
+    thread.join()
+    assert (status, list(dataset)) == (0, [("o", b"x")])
+
+
+# ---- threads
+
+
+@KINDS
+def test_threads_share_a_dataset(bucket, kind):
+    """Loops of several threads over one dataset do not see each other."""
+    dataset = DATASETS[kind](filled(bucket))
+    expected = epoch(dataset)
+    dataset.set_epoch(0)
+    iterators = [iter(dataset) for _ in range(4)]
+    heads = [[plain(next(iterator))] for iterator in iterators]
+    with ThreadPoolExecutor(len(iterators)) as threads:
+        rests = list(threads.map(lambda iterator: [plain(sample) for sample in iterator], iterators))
+    found = [sorted(head + rest) for head, rest in zip(heads, rests, strict=True)]
+    assert found == [sorted(expected)] * len(iterators)
+
+
+def test_two_threads_in_one_iterator(slow_bucket):
+    """Who asks an iterator that another thread waits in gets a `ConfigError` that says so; the other one its samples."""
+    iterator = iter(_one_by_one(slow_bucket))
+    first = next(iterator)
+    with ThreadPoolExecutor(1) as threads:
+        rest = threads.submit(list, iterator)
+        error = None
+        while error is None and not rest.done():
+            try:
+                mine = next(iterator)
+            except ConfigError as caught:
+                error = caught
+            else:
+                first = (*first, mine)
+        assert "another thread" in str(error)
+        assert rest.result()
+
+
+@pytest.mark.parametrize("close", ["iterator", "dataset"])
+def test_closed_from_another_thread(slow_bucket, close):
+    """An iteration that another thread closes ends behind the sample that it waits for."""
+    dataset = _one_by_one(slow_bucket)
+    iterator = iter(dataset)
+    found = [next(iterator)]
+    with ThreadPoolExecutor(1) as threads:
+        rest = threads.submit(list, iterator)
+        time.sleep(0.1)
+        (iterator if close == "iterator" else dataset).close()
+        found += rest.result()
+    assert 1 <= len(found) < len(OBJECTS)
+    assert list(iterator) == []
+
+
+# ---- copies
+
+
+COPIES = {"deep": copy.deepcopy, "pickled": lambda dataset: pickle.loads(pickle.dumps(dataset))}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@KINDS
+def test_a_copy_in_the_middle(embedded_bucket, kind, how):
+    """A copy made in the middle of an iteration is a dataset of its own, and does not disturb the iteration."""
+    dataset = DATASETS[kind](filled(embedded_bucket))
+    expected = epoch(dataset)
+    dataset.set_epoch(0)
+    iterator = iter(dataset)
+    found = [plain(next(iterator)) for _ in range(40)]
+    copied = COPIES[how](dataset)
+    assert epoch(copied) == expected
+    found += map(plain, iterator)
+    assert found == expected
+    copied.set_epoch(5)
+    assert next(iter(copied)) and next(iter(dataset))
+    assert (copied.state_dict(batches=0)["epoch"], dataset.state_dict(batches=0)["epoch"]) == (5, 1)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_with_workers(bucket, how):
+    """The workers of a copy's loader hear of its epochs, count for it, and leave no file when it is gone."""
+    dataset = AISIterDataset(f"{filled(bucket).url}o/", config=bucket.server.config, shuffle=True, batch_size=4)
+    copied = COPIES[how](dataset)
+    loader = DataLoader(copied, batch_size=4, num_workers=2, persistent_workers=True)
+    orders = []
+    for number in (5, 6, 5):
+        copied.set_epoch(number)
+        orders.append([name for names, _ in loader for name in names])
+    assert orders[0] == orders[2] != orders[1]
+    assert (copied.stats()["objects"], copied.stats()["lists"]) == (3 * len(OBJECTS), 1)
+    assert dataset.stats()["objects"] == 0
+    # Files of the job go with what they are of: the fixture of all tests looks for them.
+
+
+def test_an_iterator_is_not_copied(embedded_bucket):
+    """An iterator that is pickled or copied is refused in words that say what to copy instead."""
+    iterator = iter(DATASETS["get"](filled(embedded_bucket)))
+    next(iterator)
+    for how in COPIES.values():
+        with pytest.raises(TypeError, match="copy the dataset"):
+            how(iterator)
