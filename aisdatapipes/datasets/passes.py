@@ -55,6 +55,9 @@ class Pass(Iterator[Any]):
     def __iter__(self) -> Pass:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("an iteration is under way in one process only: copy the dataset, and begin an iteration of that")
+
     def __next__(self) -> Any:
         self._home.check()
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import tempfile
@@ -25,6 +26,7 @@ from aisdatapipes.store.source import Source
 
 T = TypeVar("T")
 _alive: weakref.WeakSet[Catalog] = weakref.WeakSet()
+_watched: set[Path] = set()  # files of which this worker sees to it that they do not outlive the job
 
 _DERIVED = ".derived"
 
@@ -49,11 +51,15 @@ class Catalog:
         self._listing: Listing | None = _one(tuple(parts)) if at_hand else None
         self._parts = () if at_hand else tuple(parts)
         self._derived: Any = None
-        self._lock = threading.RLock()
+        self._lock, self._alone = threading.RLock(), False
+        self._begin_job()
+        _alive.add(self)
+
+    def _begin_job(self) -> None:
+        """This process and its workers go by what one of them makes."""
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
         weakref.finalize(self, _remove, self._path, self._owner)
-        _alive.add(self)
 
     def listing(self, meter: Meter) -> Listing:
         """The listing; at most one of the processes of a job makes it."""
@@ -92,9 +98,22 @@ class Catalog:
             made: T = self._derived
             return made
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Inside it no other process of the job is inside it."""
-        return _locked(self._path.with_suffix(".lock"))
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside it no other process or thread of the job is inside it."""
+        with self._lock:
+            if self._alone:  # the collector, which may run inside it, has found another iteration to end
+                yield
+                return
+            if self._is_worker() and self._path not in _watched:
+                _watched.add(self._path)
+                multiprocessing.util.Finalize(None, _remove_orphan, (self._path,), exitpriority=0)
+            self._alone = True
+            try:
+                with _locked(self._path.with_suffix(".lock")):
+                    yield
+            finally:
+                self._alone = False
 
     def _made(self, meter: Meter) -> Listing:
         return Listing.of(self._parts, meter, self.name_filter)
@@ -125,14 +144,16 @@ class Catalog:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock, self._alone = threading.RLock(), False
         _alive.add(self)
+        if os.getpid() == self._owner:  # a copy, which may outlive the original
+            self._begin_job()
 
 
 def _after_fork() -> None:
     """A lock that another thread held at the fork would stay locked for ever."""
     for catalog in _alive:
-        catalog._lock = threading.RLock()  # noqa: SLF001 - in a child that has one thread
+        catalog._lock, catalog._alone = threading.RLock(), False  # noqa: SLF001 - in a child that has one thread
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -176,5 +197,16 @@ def _private(path: str, flags: int) -> int:
 
 def _remove(path: Path, owner: int) -> None:
     if os.getpid() == owner:
-        for one in (path, path.with_suffix(".lock"), path.with_suffix(".new"), path.with_suffix(_DERIVED)):
-            one.unlink(missing_ok=True)
+        _remove_files(path)
+
+
+def _remove_orphan(path: Path) -> None:
+    """At the end of a worker: if the process that would remove the files was killed, nobody else does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        _remove_files(path)
+
+
+def _remove_files(path: Path) -> None:
+    for one in (path, path.with_suffix(".lock"), path.with_suffix(".new"), path.with_suffix(_DERIVED)):
+        one.unlink(missing_ok=True)

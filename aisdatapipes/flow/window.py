@@ -116,7 +116,7 @@ class Window(Generic[J]):
         self._bytes = window_bytes
         self._meter = meter
         self._home = Home()
-        self._news = threading.Condition(threading.Lock())
+        self._news = threading.Condition(threading.RLock())  # the collector may cancel this while it is held
         self._order: deque[J] = deque()  # built and not yet taken, in order
         self._built: deque[J] = deque()  # built and not yet started
         self._ahead = 0  # weight of what is in `_order`

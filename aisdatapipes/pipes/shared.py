@@ -27,6 +27,7 @@ _NEXT, _LAST = slice(0, 7), slice(7, 14)
 _NEXT_EPOCH = 0
 _STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(14, 19)
 _FIRST_COUNTER = 19
+_LONG_AGO = 1e-9  # a time before any that the clock shows
 _OBJECTS, _BYTES = (_FIRST_COUNTER + _COUNTERS.index(name) for name in ("objects", "bytes"))
 
 
@@ -37,6 +38,19 @@ class Shared:
         self._table = torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64)
         self._table.share_memory_()  # type: ignore[no-untyped-call]
         self._table[:, _NEXT] = _row_of(Start())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._table.is_shared():  # a copy, not what a worker inherits
+            self._begin_alone()
+
+    def _begin_alone(self) -> None:
+        """The copy's iterations begin where those of the original would; none of them has begun, nothing is counted."""
+        self._table.share_memory_()  # type: ignore[no-untyped-call]
+        stamps = self._table[:, _STAMP]
+        last, there_is_one = int(stamps.argmax()), bool(stamps.any())
+        self._table[:, _STAMP:] = 0
+        self._table[last, _STAMP] = _LONG_AGO if there_is_one else 0
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration of every worker is epoch ``epoch``; at the position that was loaded, if it is that one."""

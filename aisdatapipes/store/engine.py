@@ -30,6 +30,7 @@ from aisdatapipes.store.forks import Home
 from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, Reply, Request, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
+_FIRST_COMMANDS = 2
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
 
 
@@ -38,7 +39,9 @@ class CurlTransport:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._lock = threading.Lock()  # guards what follows; never held while a `done` runs
+        # Guards what follows; never held while a `done` runs. Wherever the collector runs, inside it too, it may find an
+        # iteration that nobody can reach, and cancel what that has under way.
+        self._lock = threading.RLock()
         self._loop: _Loop | None = None
         self._closed = False
         self._home = Home()  # in a child the lock may be one that stays locked for ever
@@ -85,7 +88,8 @@ class CurlTransport:
                 self._loop = _Loop(self._config, self._may_end, self._forget)
             loop = self._loop
             loop.commands.append((verb, argument))
-            if len(loop.commands) == 1:  # else a wake-up is on its way already
+            # Else a wake-up is on its way already. The second may be of the collector, just before this looks.
+            if len(loop.commands) <= _FIRST_COMMANDS:
                 loop.wake()
         return None
 

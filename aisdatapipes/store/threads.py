@@ -41,7 +41,7 @@ class ThreadTransport:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._lock = threading.Lock()  # guards everything below
+        self._lock = threading.RLock()  # guards everything below; the collector may cancel while it is held
         self._news = threading.Condition(self._lock)  # for threads without a request
         self._resumed = threading.Condition(self._lock)  # for those whose sink said "not now"
         self._waiting: list[tuple[float, int, Request, Done]] = []  # a heap by the time when each is due
@@ -81,7 +81,7 @@ class ThreadTransport:
         if not self._home.is_here:
             return
         with self._news:
-            self._waiting = [entry for entry in self._waiting if entry[2] is not request]
+            self._waiting[:] = [entry for entry in self._waiting if entry[2] is not request]
             heapq.heapify(self._waiting)
             if request in self._working:
                 self._dropped.add(request)
