@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from aisdatapipes.flow.meter import Meter, verdict
+from aisdatapipes.model.errors import AISPipeError
 from aisdatapipes.order.standing import Start, fingerprint_of, numbers_of
 
 _COUNTERS = [field.name for field in dataclasses.fields(Meter)]
@@ -35,8 +36,7 @@ class Shared:
     """Epochs and counters of one dataset or plan."""
 
     def __init__(self) -> None:
-        self._table = torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64)
-        self._table.share_memory_()  # type: ignore[no-untyped-call]
+        self._table = _shared(torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64))
         self._table[:, _NEXT] = _row_of(Start())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Shared:
 
     def _begin_alone(self) -> None:
         """The copy's iterations begin where those of the original would; none of them has begun, nothing is counted."""
-        self._table.share_memory_()  # type: ignore[no-untyped-call]
+        _shared(self._table)
         stamps = self._table[:, _STAMP]
         last, there_is_one = int(stamps.argmax()), bool(stamps.any())
         self._table[:, _STAMP:] = 0
@@ -127,6 +127,17 @@ class Shared:
             name: value if name.endswith("_s") else int(value) for name, value in zip(_COUNTERS, sums, strict=True)
         }
         return {**counts, "verdict": verdict(counts)}
+
+
+def _shared(table: torch.Tensor) -> torch.Tensor:
+    """The same tensor, in shared memory."""
+    try:
+        return table.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+    except (OSError, RuntimeError) as error:
+        raise AISPipeError(
+            f"no shared memory for what the processes of a job know together: {error}; make room in /dev/shm "
+            "(docker run --shm-size=1g, or --ipc=host), or for open files (ulimit -n)"
+        ) from error
 
 
 def _row() -> int:

@@ -25,7 +25,7 @@ from typing import Any
 import pycurl
 
 from aisdatapipes.model.config import ClientConfig
-from aisdatapipes.store import handles
+from aisdatapipes.store import descriptors, handles
 from aisdatapipes.store.forks import Home
 from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, Reply, Request, tell
 
@@ -50,8 +50,8 @@ class CurlTransport:
         """Begin, and return at once."""
         try:
             failure = self._tell(_Loop.begin, _Transfer(request, done), start=True)
-        except (OSError, RuntimeError) as error:  # no file descriptor or no thread left to start with
-            failure = Failure("local", str(error))
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread left to start with
+            failure = Failure("local", descriptors.lack() or str(error))
         if failure is not None:
             tell(done, Reply(0, [], b"", failure))
 
@@ -136,15 +136,22 @@ class _Loop:
         self._order = itertools.count()  # breaks ties in the heap
         self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
         self._wanted: set[int] = set()  # sockets that libcurl waits for now
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE)
+        self._most = descriptors.connections_at_most()
+        self._queued: deque[_Transfer] = deque()  # they wait for one of these connections
         self._poll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake_fd, select.EPOLLIN)
         self.thread = threading.Thread(target=self._run, name="aisdatapipes-engine", daemon=True)
-        self.thread.start()
+        try:
+            self._multi = pycurl.CurlMulti()
+            self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+            self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+            self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE, self._most))
+            self.thread.start()
+        except (RuntimeError, pycurl.error) as error:  # no thread, or no descriptor, left
+            why = descriptors.lack() or str(error)
+            os.close(self._wake_fd)  # the others close themselves
+            raise RuntimeError(why) from error
 
     def wake(self) -> None:
         """End the sleep; called under the transport's lock, while this loop is the current one."""
@@ -174,6 +181,7 @@ class _Loop:
             verb(self, argument)
         if self.ending:
             return False
+        self._attach_queued()
         busy = bool(self._transfers)
         events = self._poll.poll(self._wait_s() if busy else LINGER)
         if not busy and not events:
@@ -272,7 +280,16 @@ class _Loop:
 
     # ---- transfers
 
+    def _attach_queued(self) -> None:
+        while self._queued and len(self._by_curl) < self._most:
+            transfer = self._queued.popleft()
+            if transfer.request in self._transfers:  # else it was dropped meanwhile
+                self._attach(transfer)
+
     def _attach(self, transfer: _Transfer) -> None:
+        if len(self._by_curl) >= self._most:
+            self._queued.append(transfer)
+            return
         request = transfer.request
         reuse = self._idle and handles.reusable(request)
         try:
@@ -306,7 +323,10 @@ class _Loop:
                 self._finish(self._by_curl[curl], None)
             for curl, code, text in bad:
                 began = bool(curl.getinfo(pycurl.RESPONSE_CODE))
-                self._finish(self._by_curl[curl], handles.failure(code, text, began=began))
+                failure = handles.failure(code, text, began=began)
+                if failure.kind == "connect" and (lack := descriptors.lack()):
+                    failure = Failure("local", lack)
+                self._finish(self._by_curl[curl], failure)
 
     def _finish(self, transfer: _Transfer, failure: Failure | None) -> None:
         status = transfer.curl.getinfo(pycurl.RESPONSE_CODE)

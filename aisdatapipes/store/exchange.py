@@ -167,11 +167,11 @@ class Exchange:
 
     def _ask_endpoint(self, reply: Reply) -> None:
         """The owner, as we compute it, did not give it: only the endpoint's word counts."""
+        if reply.failure is not None and reply.failure.kind in ("closed", "local"):
+            self._refused(reply)  # that says nothing about the owner
+            return
         self.cluster.distrust_placement(reply)
-        if reply.failure is not None and reply.failure.kind == "closed":
-            self._refused(reply)
-        else:
-            self._try(None)
+        self._try(None)
 
     def _redirected(self, reply: Reply) -> None:
         here = self.request.url if self.request else ""

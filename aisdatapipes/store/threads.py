@@ -27,6 +27,7 @@ from urllib3.exceptions import (
 )
 
 from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store import descriptors
 from aisdatapipes.store.certificates import ca_bundle
 from aisdatapipes.store.forks import Home
 from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, FailureKind, Reply, Request, tell
@@ -60,14 +61,21 @@ class ThreadTransport:
             tell(done, Reply(0, [], b"", FORKED))
             return
         with self._news:
-            if not self._closed:
-                heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
-                # Not "is one free": it may have been woken for another request and not yet have taken it.
-                if len(self._waiting) > self._free and len(self._threads) < MAX_THREADS:
-                    self._start_thread()
-                self._news.notify()
-                return
-        tell(done, Reply(0, [], b"", CLOSED))
+            failure = CLOSED if self._closed else self._begin(request, done)
+        if failure is not None:
+            tell(done, Reply(0, [], b"", failure))
+
+    def _begin(self, request: Request, done: Done) -> Failure | None:
+        # Not "is one free": it may have been woken for another request and not yet have taken it.
+        if len(self._waiting) >= self._free and len(self._threads) < MAX_THREADS:
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # no more threads; those that are there do it
+                if not self._threads:
+                    return Failure("local", str(error))
+        heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
+        self._news.notify()
+        return None
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
@@ -105,8 +113,8 @@ class ThreadTransport:
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="aisdatapipes-urllib3", daemon=True)
-        self._threads.add(thread)
         thread.start()
+        self._threads.add(thread)
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
@@ -159,6 +167,8 @@ class ThreadTransport:
                 response.release_conn()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             failure = Failure(_kind(error, status), str(error) or repr(error))
+            if failure.kind == "connect" and (lack := descriptors.lack()):
+                failure = Failure("local", lack)
         return Reply(status, lines, b"".join(chunks), failure)
 
     def _opened_twice(self, request: Request) -> urllib3.BaseHTTPResponse:
