@@ -10,7 +10,7 @@ from aisdatapipes.datasets.progress import Progress
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import ConfigError, NotResumable
 from aisdatapipes.order.standing import Standing
-from aisdatapipes.pipes.closing import closed_at_exit
+from aisdatapipes.pipes.closing import closed_at_exit, held_at_exit
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Resume
 from aisdatapipes.store.forks import Home
@@ -62,17 +62,20 @@ class Pass(Iterator[Any]):
         self._home.check()
         try:
             sample = next(self._samples)
-        except ValueError as error:
+        except StopIteration:
+            raise
+        except Exception as error:
             self._check_alone(error)
+            held_at_exit()
             raise
         if self._closing:
             self._samples.close()
             raise StopIteration
         return sample
 
-    def _check_alone(self, error: ValueError) -> None:
+    def _check_alone(self, error: Exception) -> None:
         """Raise `ConfigError` where it was not the samples that failed, but another thread is waiting for one."""
-        if self._samples.gi_running:
+        if isinstance(error, ValueError) and self._samples.gi_running:
             text = "this iteration is under way in another thread: begin one in each thread, or take turns by a lock"
             raise ConfigError(text) from error
 
@@ -170,12 +173,14 @@ def passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: 
 
 def _end(dataset: AISBaseIterDataset, cursor: Cursor, progress: Progress | None) -> None:
     shared = dataset._shared  # noqa: SLF001
-    if progress is None:
+    last = False
+    if progress is None or not cursor.ended:  # then nobody asks who was the last one, and no file is made for that
         shared.end_pass()
-        return
-    with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
-        last = shared.end_pass()
-    progress.close(complete=cursor.ended and last)
+    else:
+        with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
+            last = shared.end_pass()
+    if progress is not None:
+        progress.close(complete=last)
 
 
 def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:

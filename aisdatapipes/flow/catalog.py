@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import pickle
+import re
 import tempfile
 import threading
 import uuid
@@ -29,6 +30,7 @@ _alive: weakref.WeakSet[Catalog] = weakref.WeakSet()
 _watched: set[Path] = set()  # files of which this worker sees to it that they do not outlive the job
 
 _DERIVED = ".derived"
+_NAME = re.compile(r"aisdatapipes-(?P<owner>\d+)-(?P<namespace>\d*)-[0-9a-f]{32}")
 
 
 class Catalog:
@@ -58,7 +60,7 @@ class Catalog:
     def _begin_job(self) -> None:
         """This process and its workers go by what one of them makes."""
         self._owner = os.getpid()
-        self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
+        self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{_namespace()}-{uuid.uuid4().hex}"
         weakref.finalize(self, _remove, self._path, self._owner)
 
     def listing(self, meter: Meter) -> Listing:
@@ -107,6 +109,7 @@ class Catalog:
                 return
             if self._is_worker() and self._path not in _watched:
                 _watched.add(self._path)
+                _remove_abandoned(self._path.parent)
                 multiprocessing.util.Finalize(None, _remove_orphan, (self._path,), exitpriority=0)
             self._alone = True
             try:
@@ -205,6 +208,23 @@ def _remove_orphan(path: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         _remove_files(path)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Files of jobs that were killed with all their workers; not those of a container that shares the folder."""
+    for path in folder.glob("aisdatapipes-*"):
+        found = _NAME.fullmatch(path.stem)
+        if found and found["namespace"] == _namespace() != "" and not Path(f"/proc/{found['owner']}").exists():
+            with contextlib.suppress(OSError):  # somebody else's, or removed meanwhile
+                path.unlink()
+
+
+def _namespace() -> str:
+    """What tells two containers apart in which processes may have the same numbers; empty where nothing does."""
+    try:
+        return "".join(re.findall(r"\d+", os.readlink("/proc/self/ns/pid")))  # noqa: PTH115 - no file
+    except OSError:
+        return ""
 
 
 def _remove_files(path: Path) -> None:

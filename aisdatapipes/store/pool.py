@@ -23,6 +23,7 @@ except ImportError:  # no pycurl
 
 _lock = threading.Lock()
 _clusters: dict[ClientConfig, Cluster] = {}
+_ending = False
 _inherited: list[dict[ClientConfig, Cluster]] = []
 
 
@@ -32,6 +33,8 @@ def cluster_of(config: ClientConfig) -> Cluster:
         found = _clusters.get(config)
         if found is None:
             found = _clusters[config] = Cluster(config, new_transport(config))
+            if _ending:
+                found.transport.close()  # a daemon thread goes on, but starts no other
         return found
 
 
@@ -60,5 +63,12 @@ def _after_fork() -> None:
     _clusters = {}
 
 
+def _end() -> None:
+    """A thread inside libcurl must not outlive the interpreter."""
+    global _ending  # noqa: PLW0603 - the program has one end
+    _ending = True
+    close_all()
+
+
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(close_all)  # a thread inside libcurl must not outlive the interpreter
+atexit.register(_end)
