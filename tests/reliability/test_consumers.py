@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import os
 import pickle
 import threading
@@ -11,12 +12,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from torch.utils.data import DataLoader
+from aistore.sdk import Client
+from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.datapipes.iter import IterableWrapper
 
-from aisdatapipes import AISIterDataset, ConfigError, FetchPlan
+from aisdatapipes import AISIterDataset, AISShardReader, ClientConfig, ConfigError, CorruptSample, FetchPlan
+from aisdatapipes.devserver import DevCluster, serving
 from aisdatapipes.flow.listing import listed
+from aisdatapipes.store import engine, pool
 from aisdatapipes.store.source import source_of
+from tests.conftest import Server, TestBucket
 from tests.reliability.iterations import DATASETS, HANG, OBJECTS, chain, epoch, filled, forked, plain
 
 KINDS = pytest.mark.parametrize("kind", DATASETS)
@@ -201,3 +206,95 @@ def test_an_iterator_is_not_copied(embedded_bucket):
     for how in COPIES.values():
         with pytest.raises(TypeError, match="copy the dataset"):
             how(iterator)
+
+
+# ---- stalls, early ends, and failures of the user's own code
+
+
+def test_a_consumer_that_stalls(monkeypatch):
+    """Whoever does not read for longer than every timeout of client and server misses nothing, whatever is read."""
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(engine, "LINGER", 0.3)
+    with DevCluster() as cluster:
+        sdk = Client(cluster.endpoint).bucket("stalled").create()
+        bucket = TestBucket(Server("embedded", cluster.endpoint, cluster), "stalled", sdk)
+        bucket.server.config = ClientConfig(cluster.endpoint, connect_timeout=0.5, read_timeout=1)
+        datasets = {kind: make(filled(bucket)) for kind, make in DATASETS.items()}
+        expected = {kind: epoch(dataset) for kind, dataset in datasets.items()}
+        for dataset in datasets.values():
+            dataset.set_epoch(0)
+        iterators = {kind: iter(dataset) for kind, dataset in datasets.items()}
+        found = {kind: [plain(next(iterator))] for kind, iterator in iterators.items()}
+        piped = iter(chain(bucket))
+        first = next(piped)
+        for _ in range(2):
+            time.sleep(2.5)
+            for kind, iterator in iterators.items():
+                found[kind] += (plain(sample) for sample in itertools.islice(iterator, 100))
+        for kind, iterator in iterators.items():
+            found[kind] += map(plain, iterator)
+        assert found == expected
+        assert dict([first, *piped]) == OBJECTS
+        pool.close_all()
+
+
+@KINDS
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_early_break(bucket, kind, workers):
+    """A loop that is left after a sample leaves nothing behind, and the next one gives everything."""
+    dataset = DATASETS[kind](filled(bucket))
+    expected = sorted(epoch(dataset))
+    for _ in range(3):
+        for _sample in DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=plain):
+            break
+    dataset.set_epoch(0)
+    assert sorted(DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=plain)) == expected
+
+
+class Oops(Exception):
+    """What a user's code raises."""
+
+
+def fails(*_):
+    raise Oops("the user's own words")
+
+
+class Transforming(IterableDataset):
+    """A user's dataset around ours."""
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+
+    def __iter__(self):
+        return map(fails, self._dataset)
+
+
+def _failing(bucket, where):
+    """(a dataset, options of its loader) where the user's code raises."""
+    objects, config = _one_by_one(bucket), bucket.server.config
+    if where == "collate":
+        return objects, {"batch_size": 4, "collate_fn": fails}
+    made = {
+        "transform": lambda: Transforming(objects),
+        "map": lambda: chain(bucket).map(fails),
+        "decode": lambda: AISShardReader(f"{bucket.url}s/", config=config, decode=fails),
+        "name_filter": lambda: AISIterDataset(bucket.url, config=config, name_filter=fails),
+        "on_error": lambda: AISIterDataset(bucket.url, config=config, on_error=fails),
+    }
+    return made[where](), {"batch_size": None, "collate_fn": plain}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", ["collate", "transform", "map", "decode", "name_filter", "on_error"])
+def test_the_users_own_code_fails(embedded_bucket, where, workers):
+    """What a user's code raises arrives as it is, from wherever it is called, and nothing stays under way."""
+    dataset, options = _failing(filled(embedded_bucket), where)
+    expected = CorruptSample if where == "decode" else Oops
+    if where == "on_error":
+        embedded_bucket.server.embedded.faults.add("status", "*", match="o/", status=404)
+    try:
+        for _ in range(1 if workers else 2):  # torch takes seconds to end workers of a loop that failed
+            with pytest.raises(expected, match="the user's own words"):
+                list(DataLoader(dataset, num_workers=workers, timeout=HANG if workers else 0, **options))
+    finally:
+        embedded_bucket.server.embedded.faults.clear()
