@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -158,8 +159,14 @@ def passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: 
     mine = dataset._dealt(meter, cursor)  # noqa: SLF001
     progress = _progress(dataset, unit) if unit is not None else None
     try:
-        for count, sample in enumerate(begin(mine, meter), 1):
+        samples = begin(mine, meter)
+        for count in itertools.count(1):  # a loop over the samples would keep each until the next one is there
+            try:
+                sample = next(samples)
+            except StopIteration:
+                break
             yield sample
+            del sample
             if not count % _RECORD_EVERY:
                 recorded = shared.add(meter, recorded)
                 if progress is not None:

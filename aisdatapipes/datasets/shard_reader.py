@@ -197,13 +197,17 @@ class AISShardReader(AISBaseIterDataset):
         for key, sample in found:
             reached.items = meter.objects + meter.skipped
             yield key, self.ZeroDict(sample)
+            del sample
         reached.items = meter.objects + meter.skipped
 
     def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
         streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
         shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
         found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode)
-        return ((key, self.ZeroDict(sample)) for key, sample in found)
+        return map(self._zero_filled, found)
+
+    def _zero_filled(self, found: tuple[str, dict[str, Any]]) -> tuple[str, ZeroDict]:
+        return found[0], self.ZeroDict(found[1])
 
     # ---- with an index, the items are samples
 

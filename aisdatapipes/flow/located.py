@@ -105,6 +105,7 @@ def _complete(
             meter.objects += 1
             meter.bytes += sum(map(len, content.values()))
             yield wanted.key, values
+            del wanted, pieces, content, values  # nobody but the consumer has them
 
 
 class _Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -70,7 +71,7 @@ def samples(
     found = _read(shards, fields, missing, meter, tolerance, reached or Reached())
     if decode is not None:
         return decoded(found, decode, meter, tolerance)
-    return ((key, sample) for _, key, sample in found)
+    return map(operator.itemgetter(1, 2), found)
 
 
 def _read(
@@ -92,7 +93,9 @@ def _read(
             if fields is None and shard.extensions is not None:
                 known.update(dict.fromkeys(shard.extensions()))
             members = opened(shard.chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
-            for number, (key, sample) in enumerate(convention.samples(members, shard.name), 1):
+            number = 0
+            for key, sample in convention.samples(members, shard.name):
+                number += 1  # not by enumerate, which keeps a sample until the next one is there
                 if number <= before:
                     known.update(dict.fromkeys(sample))
                     continue
@@ -102,6 +105,7 @@ def _read(
                     meter.skipped += 1
                 else:
                     yield shard.name, key, picked
+                del sample, picked  # nobody but the consumer has them
         except AISPipeError as error:
             tolerance.bear(error, meter)
         at.items += 1

@@ -91,9 +91,9 @@ def ordered(jobs: Iterator[J], width: int, window_bytes: int, meter: Meter) -> G
     window = Window(jobs, width, window_bytes, meter)
     try:
         for run in window.runs():
-            for job in run:
-                yield job
-                window.release(job)
+            while run:
+                yield run[0]
+                window.release(run.pop(0))  # nobody has it any more, nor its bytes
     finally:
         window.cancel()
 
@@ -138,7 +138,10 @@ class Window(Generic[J]):
         _open.add(self)
 
     def runs(self) -> Iterator[list[J]]:
-        """The jobs at the head of the window, some at a time, until there are no more; each is to be released."""
+        """The jobs at the head of the window, some at a time, until there are no more; each is to be released.
+
+        Whoever takes them has them alone: a job that is released is to be forgotten, for it keeps its bytes.
+        """
         while True:
             self.fill()
             began = time.perf_counter()

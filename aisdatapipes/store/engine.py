@@ -311,6 +311,7 @@ class _Loop:
         del self._by_curl[curl]
         self._multi.remove_handle(curl)
         if keep and handles.reusable(transfer.request) and len(self._idle) < MAX_IDLE:
+            handles.let_go(curl)
             self._idle.append(curl)
         else:
             curl.close()

@@ -228,4 +228,5 @@ class Exchange:
         if reply is not None:
             self.cluster.learn_latency(time.monotonic() - self._began)
         self.ended = True
+        self.sink = None  # itself, with some: what holds itself waits for the collector, and keeps its bytes until then
         self._done(self)
