@@ -22,9 +22,10 @@ HANG = 110  # seconds
 MIB = 1 << 20
 WINDOW = 32  # MiB; small, so that everything here is many times larger
 BEYOND = 64  # MiB that may come on top of the window: the promise
-# Of 20 epochs those from the sixth on may add so much, in MiB. One of them reads 30 MiB in 1,000 objects: what keeps a
-# tenth of the content, or 300 bytes of each object, is above it; the allocator's own moves are a tenth of it.
-FLAT = 4
+# Of 20 epochs the last 15 may add so much, in MiB. Each reads 30 MiB in 1,000 objects, so that what keeps 2 % of the
+# content, or 600 bytes of each object, is above it. The allocator alone moves by up to 5 in the first 20 epochs; in 100
+# there is not a page more.
+FLAT = 8
 LISTED = 200_000
 
 CASE = """
@@ -149,9 +150,9 @@ def test_objects_of_some_megabytes(cluster, strategy, pause):
     assert (count, grown < WINDOW + BEYOND) == (300 * MIB, True), grown
 
 
-@pytest.mark.parametrize("strategy", ["auto", "batch"])
+@pytest.mark.parametrize("strategy", ["auto", "get"])
 def test_objects_of_unknown_size(cluster, strategy):
-    """The same where no listing told the sizes."""
+    """The same where no listing told the sizes; but get-batch has what it was asked for."""
     names = [f"{i:03}" for i in range(60)]
     count, grown = measured(cluster, "objects", "middle", strategy, names=names)
     assert (count, grown < WINDOW + BEYOND) == (300 * MIB, True), grown
@@ -159,15 +160,15 @@ def test_objects_of_unknown_size(cluster, strategy):
 
 @pytest.mark.parametrize("index", ["off", "client"])
 def test_large_shards(cluster, index):
-    """Shards of 300 MiB with members of 15 MiB: window + a sample + 64 MiB, streamed and by their index."""
+    """Shards of 300 MiB with members of 15 MiB: window + a sample + a member + 64 MiB, streamed and by their index."""
     count, grown = measured(cluster, "shards", "shards", index=index)
-    assert (count, grown < WINDOW + 15 + BEYOND) == (600 * MIB, True), grown
+    assert (count, grown < WINDOW + 2 * 15 + BEYOND) == (600 * MIB, True), grown
 
 
 def test_a_shard_of_huge_members(cluster):
-    """Samples larger than the window: one of them + window + 64 MiB."""
+    """Samples larger than the window: one, the member behind it, which tells that it is complete, + window + 64 MiB."""
     count, grown = measured(cluster, "shards", "one")
-    assert (count, grown < 100 + WINDOW + BEYOND) == (300 * MIB, True), grown
+    assert (count, grown < 2 * 100 + WINDOW + BEYOND) == (300 * MIB, True), grown
 
 
 def test_a_long_listing(cluster):
@@ -183,10 +184,9 @@ def test_workers(cluster, strategy):
     assert (count, grown < WINDOW + BEYOND) == (6000 * 32768, True), grown
 
 
-@pytest.mark.parametrize(("kind", "bucket", "strategy"), [
-    ("objects", "mixed", "get"), ("objects", "mixed", "batch"), ("objects", "mixed", "ranges"),
-])  # fmt: skip
-def test_twenty_epochs(cluster, kind, bucket, strategy):
+@pytest.mark.parametrize("strategy", ["get", "batch", "ranges"])
+def test_twenty_epochs(cluster, strategy):
     """The size of a process that has read five epochs stays where it is."""
-    _, grown = measured(cluster, kind, bucket, strategy, epochs=20)
+    count, grown = measured(cluster, "objects", "mixed", strategy, epochs=20)
+    assert count == 20 * sum(len(cluster.get("mixed", name)) for name in cluster.names("mixed"))
     assert grown < FLAT, grown
