@@ -9,11 +9,15 @@ of a shuffled epoch. Memory is the highest resident size, over what it was befor
 
 from __future__ import annotations
 
+import functools
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from aisdatapipes import Manifest
 from aisdatapipes.testing import AISBucket
 from aisdatapipes.wire.tar import END, entry
 from benchmarks.cluster import bucket_of, cluster, put_all
@@ -31,7 +35,8 @@ from benchmarks.measure import (
     settled_bytes,
 )
 
-SECONDS, MEMBERS = "seconds", "us of CPU a member"
+SECONDS, MEMBERS, SIZE = "seconds", "us of CPU a member", "MB of the file"
+KEPT = "aisdatapipes AISShardReader, of a manifest with the samples"
 INDEXED = "aisdatapipes AISShardReader, by the server's index"
 
 
@@ -39,6 +44,12 @@ def ours(stored: Stored) -> Any:
     from aisdatapipes import AISShardReader
 
     return AISShardReader(bucket_of(stored.endpoint, stored.bucket), index="server", shuffle=True, batch_size=64)
+
+
+def of_manifest(stored: Stored, *, path: Path) -> Any:
+    from aisdatapipes import AISShardReader, Manifest
+
+    return AISShardReader(Manifest.load(path, config=stored.endpoint), shuffle=True, batch_size=64)
 
 
 def begun(contender: Any, stored: Stored) -> Measurement:
@@ -71,8 +82,14 @@ def main() -> int:
         stored = Stored(endpoint, made.name, (), Content(number * samples, 0, 1))
         len(ours(stored))  # the cluster makes the indexes, once
         report = Report("indexes", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
-        report.measure(chosen({INDEXED: ours}, options), stored, begun)
-    report.check(Limit(INDEXED, SECONDS, 20), Limit(INDEXED, "peak memory MB", 60))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "shards.npz"
+            Manifest.of(ours(stored)).save(path)
+            kept = functools.partial(of_manifest, path=path)
+            report.measure(chosen({INDEXED: ours, KEPT: kept}, options), stored, begun)
+            for one in report.rows.get(KEPT, []):
+                one.more[SIZE] = path.stat().st_size / 1e6
+    report.check(Limit(INDEXED, SECONDS, 20), *(Limit(one, "peak memory MB", 60) for one in (INDEXED, KEPT)))
     return report.finish(keep=not options.only)
 
 

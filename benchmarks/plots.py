@@ -1,4 +1,4 @@
-"""Tables and pictures of docs/performance.md, out of benchmarks/results; and the one of docs/order.md.
+"""Tables and pictures of the pages on speed, out of benchmarks/results; and the one of docs/order.md.
 
 python -m benchmarks.plots
 """
@@ -17,7 +17,7 @@ from aisdatapipes.order.state import OrderState
 from benchmarks.measure import RESULTS, spread
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "performance.md"
+PAGES = (DOCS / "performance.md", DOCS / "shards_speed.md")
 # A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 OURS, THEIRS, OTHERS = "#1f6fb4", "#c05020", "#999999"
@@ -63,11 +63,13 @@ def draw(found: dict[str, Result]) -> list[Path]:
 
     mpl.use("Agg")
     made = []
-    if bars := [found[name] for name in ("objects", "medium", "shards") if name in found]:
+    if bars := [found[name] for name in ("objects", "medium", "shards", "samples") if name in found]:
         made.append(_bars(bars, DOCS / "rates.png"))
     for name, x in (("latency", "ms of latency added"), ("workers", "workers")):
         if name in found:
             made.append(_lines(found[name], x, DOCS / f"{name}.png"))
+    if "blocks" in found:
+        made.append(_mixed(found["blocks"], DOCS / "blocks.png"))
     return [*made, _deal(DOCS / "order.png")]
 
 
@@ -125,13 +127,42 @@ def _lines(result: Result, x: str, path: Path) -> Path:
     return path
 
 
+def _mixed(result: Result, path: Path) -> Path:
+    """Randomness to the right, speed upwards, a panel for each size of samples."""
+    from matplotlib import pyplot as plt
+
+    panels: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for name, row in result["rows"].items():
+        size, _, how = name.partition(", ")
+        panels.setdefault(size, {})[how] = row
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.6), layout="constrained", squeeze=False)
+    for (size, rows), ax in zip(panels.items(), axes[0], strict=True):
+        for how, row in rows.items():
+            x, y = statistics.median(row["von Neumann's ratio"]), statistics.median(row["samples/s"])
+            color = OTHERS if "webdataset" in how else OURS
+            ax.errorbar(x, y, [[y - min(row["samples/s"])], [max(row["samples/s"]) - y]], marker="o", color=color)
+            left = x > 1  # of the point there is more room
+            ax.annotate(
+                how, (x, y), (-6 if left else 6, 0), textcoords="offset points", fontsize=7, va="center",
+                ha="right" if left else "left",
+            )  # fmt: skip
+        ax.set(xlabel="von Neumann's ratio (2: by chance)", ylabel="samples/s", xlim=(-0.1, 2.3))
+        ax.set_ylim(bottom=0)
+        ax.set_title(f"samples of {size}", loc="left", fontsize=10)
+        ax.grid(visible=True, alpha=0.3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    return path
+
+
 def _color(name: str) -> str:
     return OURS if name.startswith("aisdatapipes") else THEIRS if name.startswith("aistore") else OTHERS
 
 
 def main() -> None:
     found = results()
-    PAGE.write_text(filled(PAGE.read_text(), found))
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), found))
     for path in draw(found):
         print(path.relative_to(DOCS.parent))
 

@@ -78,7 +78,7 @@ def get_batch(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
             yield len(entries), f"{stored.endpoint}/v1/ml/moss?provider=ais", encoded_request(BatchRequest(entries))
 
     for _, archive in many(asked_for(), BATCHES):
-        found = [(name.rpartition("/")[2], data) for name, data, _ in members([archive], "get-batch")]
+        found = [(member.name.rpartition("/")[2], member.data) for member in members([archive], "get-batch")]
         for name, group in itertools.groupby(found, lambda one: one[0].partition(".")[0]):
             yield name, {member.partition(".")[2]: data for member, data in group}
 

@@ -70,7 +70,7 @@ def pieces(archive: bytes, size: int) -> list[bytes]:
 def ours(size: int) -> Callable[[bytes], Callable[[], Files]]:
     def prepared(archive: bytes) -> Callable[[], Files]:
         chunks = pieces(archive, size)
-        return lambda: ((name, data) for name, data, _ in members(chunks, NAMED))
+        return lambda: ((member.name, member.data) for member in members(chunks, NAMED))
 
     return prepared
 

@@ -24,6 +24,11 @@ WITH_A_CLUSTER = (
     "listing",
     "manifest",
     "order",
+    "samples",
+    "labels",
+    "length",
+    "blocks",
+    "indexes",
 )
 NONE = Stored("", "", (), Content(1, 1, 0))
 

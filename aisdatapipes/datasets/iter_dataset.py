@@ -51,5 +51,8 @@ class AISIterDataset(AISBaseIterDataset):
 
 
 def named(fetched: tuple[AISURL, Any]) -> tuple[str, Any]:
-    """``(name, content)`` of ``(url, content)``; mapped, for a loop would keep the content until the next one is there."""
+    """``(name, content)`` of ``(url, content)``.
+
+    It is for `map`: a loop would keep each content until the next one is there.
+    """
     return fetched[0].name, fetched[1]

@@ -133,8 +133,9 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
                 or at the loaded state), whatever loader carried them: the number of steps that the training made. It
                 is arithmetic, so it can be asked for in the main process while workers read, and it is the same on
                 every rank. ``batch_size`` must be that of the loader. None for this process's own iteration, by what
-                the loop *got*: exact at every sample with one rank; with more, after the last whole batch. That
-                serves plain loops and loaders without workers.
+                the loop *got*: exact at every sample with one rank; with more, after the last whole batch; one of
+                several ranks that stream shards has a state of its own. That serves plain loops and loaders without
+                workers.
             epoch: Of the iteration; None for the one that was set, loaded or begun last. Alone, it is the state at
                 that epoch's start.
 
@@ -143,7 +144,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         """
         if batches:
             self._check_countable(checked_batches(batches))
-        return self._resume.state_dict(self._order, self._identity, batches, epoch)
+        own = batches is None and epoch is None and not self._samples_are_items
+        return self._resume.state_dict(self._order, self._identity, batches, epoch, own=own)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at the next sample, with any world size, batch size and number of workers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,7 +58,9 @@ class Pass(Iterator[Any]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("an iteration is under way in one process only: copy the dataset, and begin an iteration of that")
+        raise TypeError(
+            "an iteration is under way in one process only: copy the dataset, and begin an iteration of that"
+        )
 
     def __next__(self) -> Any:
         self._home.check()
@@ -76,7 +79,7 @@ class Pass(Iterator[Any]):
 
     def _check_alone(self, error: Exception) -> None:
         """Raise `ConfigError` where it was not the samples that failed, but another thread is waiting for one."""
-        if isinstance(error, ValueError) and self._samples.gi_running:
+        if isinstance(error, ValueError) and inspect.getgeneratorstate(self._samples) == inspect.GEN_RUNNING:
             text = "this iteration is under way in another thread: begin one in each thread, or take turns by a lock"
             raise ConfigError(text) from error
 

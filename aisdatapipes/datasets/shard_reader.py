@@ -92,8 +92,9 @@ class AISShardReader(AISBaseIterDataset):
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards; with blocks also
         ``block_bytes * window_blocks``.
     State: with an index, exact on any world, and of the same kind of index and the same blocks only. Without, exact at
-        every sample with one rank: the shard in which it stands is read again, its first samples passed over; without
-        ``fields`` those after it have the extensions of that shard and of the ones that follow.
+        every sample, on any world for that of one rank, in the same place for that of one of several. A plain tar is
+        read on from where it stands; of any other shard the first samples are read again and passed over. Without
+        ``fields`` the samples after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
         overwritten since; ``CorruptSample`` for what cannot be decoded, which ``on_error`` leaves out alone.
     """
@@ -201,8 +202,11 @@ class AISShardReader(AISBaseIterDataset):
         reached.items = meter.objects + meter.skipped
 
     def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
-        streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=self._fields is None)
-        shards = (Shard(stream.url, stream, stream.file, stream.extensions) for stream in streams)
+        listed = self._fields is None
+        streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=listed, start=reached.offset)
+        shards = (
+            Shard(stream.url, stream, stream.file, stream.extensions, stream.start, stream.whole) for stream in streams
+        )
         found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode)
         return map(self._zero_filled, found)
 

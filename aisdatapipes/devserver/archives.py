@@ -28,7 +28,7 @@ def is_archive(name: str) -> bool:
 
 
 def members_of(stored: Stored, name: str) -> list[tuple[str, memoryview]]:
-    """Name and content of every regular member, in the order of the archive.
+    """Name and content of every member but folders, in the order of the archive; of links the content is empty.
 
     Raises: `Refused` when it is no archive, or a broken one.
     """
@@ -52,9 +52,9 @@ def _read(data: bytes, name: str) -> list[tuple[str, memoryview]]:
     view = memoryview(data)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         return [
-            (member.name, view[member.offset_data : member.offset_data + member.size])
+            (member.name, view[member.offset_data :][: member.size if member.isreg() else 0])
             for member in archive
-            if member.isreg()
+            if not member.isdir()
         ]
 
 

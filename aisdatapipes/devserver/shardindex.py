@@ -29,6 +29,8 @@ def _entries(stored: Stored) -> dict[bytes, tuple[int, int]]:
                 if member.isreg() and not member.issparse():
                     name = member.name.encode("utf-8", "surrogateescape")
                     entries.setdefault(name, (member.offset_data - 512, member.size))
+                    if member.size < 0:
+                        raise tarfile.HeaderError("negative size")
     except tarfile.TarError as error:
         raise Refused(400, f"shard index: tar reader failure: {error}") from None
     return entries

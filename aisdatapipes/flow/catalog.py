@@ -58,7 +58,7 @@ class Catalog:
         _alive.add(self)
 
     def _begin_job(self) -> None:
-        """This process and its workers go by what one of them makes."""
+        """What one process makes is for this one and its workers."""
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{_namespace()}-{uuid.uuid4().hex}"
         weakref.finalize(self, _remove, self._path, self._owner)

@@ -96,14 +96,14 @@ def _complete(
     """The samples for which everything up to the read with this number is enough; None for all that are left."""
     while samples and (number is None or samples[0].last <= number):
         wanted = samples.popleft()
-        error = wanted.error or next((piece.run.error for piece in wanted.pieces if piece.run.error), None)
+        error = wanted.error or next((run.error for run, _, _ in wanted.pieces if run.error is not None), None)
         if error is not None:
             tolerance.bear(error, meter)
         elif wanted.recipe is None:
             meter.skipped += 1
         else:
             pieces = wanted.pieces
-            content = {name: b"" if read is None else pieces[read].data for name, read in wanted.recipe.made}
+            content = {name: b"" if read is None else _data(pieces[read]) for name, read in wanted.recipe.made}
             try:
                 values = content if decode is None else decode(wanted.shard, wanted.key, content)
             except AISPipeError as cause:
@@ -165,16 +165,14 @@ class _Source(NamedTuple):
     path: str
 
 
-class _Piece(NamedTuple):
-    """A field in what was read: bytes of it."""
+# A field in what was read: the run, its first byte in that, and the first byte behind it. A plain tuple: there is
+# one for each field of each sample.
+_Piece = tuple[_Run, int, int]
 
-    run: _Run
-    start: int
-    end: int
 
-    @property
-    def data(self) -> bytes:
-        return self.run.data[self.start : self.end]  # of a whole run no copy
+def _data(piece: _Piece) -> bytes:
+    run, start, end = piece
+    return run.data[start:end]  # of a whole run no copy
 
 
 class _Wanted(NamedTuple):
@@ -217,17 +215,18 @@ class _Reads:
         fields, ends = _read(rows, recipes)
         starts, sizes = rows.starts[fields], rows.sizes[fields]
         found = joined(rows.homes[fields], starts, sizes, self._limit, together=together)
-        runs = [_Run(shard, number) for number, shard in enumerate(found.shards.tolist(), self._count)]
+        first = self._count
+        runs = [_Run(shard, number) for number, shard in enumerate(found.shards.tolist(), first)]
         self._count += len(runs)
-        pieces = _pieces(runs, found, starts, sizes)
+        numbers, pieces = found.of_fields.tolist(), _pieces(runs, found, starts, sizes)
         begin = 0
         for key, number, recipe, end in zip(rows.keys, rows.shards.tolist(), recipes, ends.tolist(), strict=True):
-            shard, own, begin = self._table.shards[number], pieces[begin:end], end
-            last = max((piece.run.number for piece in own), default=-1)
+            shard, last = self._table.shards[number], first + max(numbers[begin:end]) if end > begin else -1
             if isinstance(recipe, AISPipeError):
-                self.samples.append(_Wanted(shard, key, None, own, last, recipe))
+                self.samples.append(_Wanted(shard, key, None, [], last, recipe))
             else:
-                self.samples.append(_Wanted(shard, key, recipe, own, last))
+                self.samples.append(_Wanted(shard, key, recipe, pieces[begin:end], last))
+            begin = end
         sources = self._sources(found.shards)
         places = zip(runs, found.starts.tolist(), found.ends.tolist(), strict=True)
         return [_RunRead(run, sources[run.shard], start, end) for run, start, end in places]
@@ -274,4 +273,4 @@ def _pieces(runs: list[_Run], found: Runs, starts: Numbers, sizes: Numbers) -> l
     places = np.where(sizes > 0, starts - np.append(found.starts, 0)[found.of_fields], 0)
     of_runs = [*runs, _NOTHING]
     columns = (found.of_fields.tolist(), places.tolist(), (places + sizes).tolist())
-    return [_Piece(of_runs[run], start, end) for run, start, end in zip(*columns, strict=True)]
+    return [(of_runs[run], start, end) for run, start, end in zip(*columns, strict=True)]

@@ -15,6 +15,7 @@ from aisdatapipes.model.errors import AISPipeError
 from aisdatapipes.wire import samples as convention
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.samples import Fields, Missing
+from aisdatapipes.wire.tar import Member, Unlinked, members
 
 log = logging.getLogger("aisdatapipes")
 
@@ -29,10 +30,12 @@ class Reached:
     Args:
         items: Shards that are done with.
         passed: Samples of the next one that were handed out or left out; at the beginning, those to leave out.
+        offset: The byte of that shard behind these samples, from which it can be read on; 0 where it cannot.
     """
 
     items: int = 0
     passed: int = 0
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,16 @@ class Shard:
         chunks: Its content, in pieces of any size.
         seekable: Makes a file of it for random access; None where there is none.
         extensions: Tells the extensions of all its samples beforehand; None where nobody knows.
+        start: The byte of it, behind a sample, with which ``chunks`` begin.
+        whole: Where ``start`` is not 0: its content from the first byte on, also after some chunks were taken.
     """
 
     name: str
     chunks: Iterable[bytes]
     seekable: Callable[[], BinaryIO] | None = None
     extensions: Callable[[], list[str]] | None = None
+    start: int = 0
+    whole: Callable[[], Iterator[bytes]] | None = None
 
 
 def samples(
@@ -63,7 +70,8 @@ def samples(
 ) -> Iterator[Sample]:
     """The samples of every shard, in order; each as soon as its last member is in.
 
-    ``reached`` is kept up to date; the samples of the first shard that it names at the beginning are passed over.
+    ``reached`` is kept up to date; the samples of the first shard that it names at the beginning are passed over: by
+    the place where that shard begins, else by reading them.
     Without ``fields``, a sample gets the extensions of its own shard and of the shards before it: filled in as
     ``missing`` says. An error that is tolerated ends its shard; the samples before it have been handed out. One of
     ``decode`` leaves out its sample alone.
@@ -88,18 +96,11 @@ def _read(
             warned = True
 
     for shard in shards:
-        before = at.passed
         try:
-            if fields is None and shard.extensions is not None:
-                known.update(dict.fromkeys(shard.extensions()))
-            members = opened(shard.chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
-            number = 0
-            for key, sample in convention.samples(members, shard.name):
-                number += 1  # not by enumerate, which keeps a sample until the next one is there
-                if number <= before:
-                    known.update(dict.fromkeys(sample))
-                    continue
-                at.passed = number
+            listed = shard.extensions() if fields is None and shard.extensions is not None else []
+            known.update(dict.fromkeys(listed))
+            inside = shard.start > 0 and bool(fields is not None or listed)  # else the first samples tell extensions
+            for key, sample in _left(shard, at, known, unterminated, inside=inside):
                 picked = _picked(sample, key, shard.name, fields, missing, known)
                 if picked is None:
                     meter.skipped += 1
@@ -109,7 +110,52 @@ def _read(
         except AISPipeError as error:
             tolerance.bear(error, meter)
         at.items += 1
-        at.passed = 0
+        at.passed = at.offset = 0
+
+
+def _left(
+    shard: Shard, at: Reached, known: dict[str, None], unterminated: Callable[[str], None], *, inside: bool
+) -> Iterator[Sample]:
+    """The samples behind those that ``at`` says were handed out; ``inside`` where the shard begins there."""
+    if inside:
+        try:
+            rest = members(shard.chunks, shard.name, start=shard.start, on_unterminated=unterminated)
+            yield from _counted(rest, shard.name, at, at.passed, shard.start)
+        except Unlinked:
+            pass  # to a member that was read before: read all of it once more
+        else:
+            return
+    chunks = shard.whole() if shard.start and shard.whole is not None else shard.chunks
+    found = opened(chunks, shard.name, seekable=shard.seekable, on_unterminated=unterminated)
+    before, all_of_it = at.passed, Reached()
+    for key, sample in _counted(found, shard.name, all_of_it, 0, 0):
+        if all_of_it.passed <= before:
+            known.update(dict.fromkeys(sample))
+        else:
+            at.passed, at.offset = all_of_it.passed, all_of_it.offset
+            yield key, sample
+        del sample
+
+
+def _counted(members: Iterable[Member], shard: str, at: Reached, passed: int, start: int) -> Iterator[Sample]:
+    """The samples of some members; ``at`` stands behind each of them when it is yielded.
+
+    A sample is yielded when the first member behind it is there: it ends where the member before that one ends.
+    """
+    end = behind = start
+
+    def noted() -> Iterator[Member]:
+        nonlocal end, behind
+        for member in members:
+            end, behind = behind, member.end
+            yield member
+        end = behind
+
+    at.passed = passed
+    for sample in convention.samples(noted(), shard):
+        at.passed, at.offset = at.passed + 1, max(0, end)
+        yield sample
+        del sample  # nobody but the consumer has it; enumerate would keep it, too
 
 
 def _picked(

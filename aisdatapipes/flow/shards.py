@@ -25,19 +25,27 @@ Piece: TypeAlias = "Read | PartInPieces"
 
 
 def streamed(
-    urls: Iterable[AISURL], clusters: Clusters, plan: FetchPlan, meter: Meter, *, with_extensions: bool = False
+    urls: Iterable[AISURL],
+    clusters: Clusters,
+    plan: FetchPlan,
+    meter: Meter,
+    *,
+    with_extensions: bool = False,
+    start: int = 0,
 ) -> Iterator[ShardStream]:
     """A stream for each shard, in order; what a consumer leaves unread of one is passed over.
 
     A shard is read in parts of ``plan.range_bytes``; an ETL's answer, whose size nobody knows, as a whole.
-    ``with_extensions`` lists the members of each shard in advance, for `ShardStream.extensions`.
+    ``with_extensions`` lists the members of each shard in advance, for `ShardStream.extensions`. The first shard is
+    read from byte ``start`` on, if that can be: `ShardStream.start` says so.
     """
     listings: dict[AISURL, Members] = {}
-    parts = _parts(urls, clusters, plan, listings if with_extensions else None)
+    parts = _parts(urls, clusters, plan, listings if with_extensions else None, start)
     reads = ordered(parts, plan.width, plan.window_bytes, meter)
     for first in reads:
-        stream = ShardStream(first, _of_one_shard(first, reads), plan, meter, listings.pop(first.url, None))
+        stream = ShardStream(first, _of_one_shard(first, reads), plan, meter, listings.pop(first.url, None), start)
         yield stream
+        start = 0
         stream.pass_over()
 
 
@@ -46,6 +54,7 @@ def _parts(
     clusters: Clusters,
     plan: FetchPlan,
     listings: dict[AISURL, Members] | None,
+    start: int,
 ) -> Iterator[Piece]:
     for url in urls:
         cluster = clusters.of(url)
@@ -55,13 +64,16 @@ def _parts(
         if sized.size <= 0 or sized.etl_name:
             yield Read(cluster, sized, *cluster.owners_of([sized]), verify=plan.verify)
         else:
-            yield from _part_reads(cluster, sized, plan)
+            # One byte at least: there has to be an answer that tells of the shard.
+            first = min(start, sized.size - 1) if start <= sized.size else 0
+            yield from _part_reads(cluster, sized, plan, first)
+        start = 0
 
 
-def _part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan) -> Iterator[PartInPieces]:
-    """The reads that make up a shard of known size, part by part."""
+def _part_reads(cluster: Cluster, url: AISURL, plan: FetchPlan, first: int = 0) -> Iterator[PartInPieces]:
+    """The reads that make up a shard of known size from its byte ``first`` on, part by part."""
     (owner,) = cluster.owners_of([url])
-    for start in range(0, url.size, plan.range_bytes):
+    for start in range(first, url.size, plan.range_bytes):
         length = min(plan.range_bytes, url.size - start)
         last = start + length == url.size
         yield PartInPieces(cluster, url, owner, start, length, last=last)
@@ -87,23 +99,38 @@ class ShardStream:
 
     Attributes:
         url: The shard.
+        start: Its byte with which the chunks begin.
     """
 
     def __init__(
-        self, first: Piece, parts: Iterator[Piece], plan: FetchPlan, meter: Meter, members: Members | None
+        self,
+        first: Piece,
+        parts: Iterator[Piece],
+        plan: FetchPlan,
+        meter: Meter,
+        members: Members | None,
+        start: int = 0,
     ) -> None:
         self.url = first.url
         self._first, self._parts, self._plan, self._meter = first, parts, plan, meter
         self._listed = parts  # those that came in the window, whatever is read in the end
         self._members = members
+        self._overwritten = first.error is None and isinstance(first, PartInPieces) and first.total != first.url.size
+        can_begin = isinstance(first, PartInPieces) and start <= first.url.size and not self._overwritten
+        self.start = start if can_begin else 0
 
     def __iter__(self) -> Iterator[bytes]:
+        # Overwritten since it was listed: nothing has been handed out yet, so read what is there now.
+        return self.whole() if self._overwritten else self._checked()
+
+    def whole(self) -> Iterator[bytes]:
+        """The chunks from the first byte on, whatever ``start`` is; also after some were taken."""
         first = self._first
-        if first.error is None and isinstance(first, PartInPieces) and first.total != first.url.size:
-            # Overwritten since it was listed. Nothing has been handed out yet: read what is there now.
+        if isinstance(first, PartInPieces) and first.error is None and (self.start or self._overwritten):
             self.pass_over()
             parts = _part_reads(first.cluster, _sized(first.url, first.total), self._plan)
             self._parts = ordered(parts, self._plan.width, self._plan.window_bytes, self._meter)
+            self.start = 0
         return self._checked()
 
     def file(self) -> BinaryIO:
@@ -126,6 +153,7 @@ class ShardStream:
     def _checked(self) -> Iterator[bytes]:
         """The chunks; at the end the checksum of the whole is compared."""
         found, promised, version = xxhash.xxh64(), None, None
+        verify, before = self._plan.verify and not self.start, self.start
         for part in self._parts:
             if part.error is not None:
                 raise part.error
@@ -134,11 +162,13 @@ class ShardStream:
                     raise self._corrupt("it was overwritten while it was read", part)
                 version, promised = part.version, part.checksum
             data = part.content() or b""
-            if promised and self._plan.verify:
+            if before:
+                data, before = data[before - part.start_at :] if isinstance(part, PartInPieces) else data, 0
+            if promised and verify:
                 found.update(data)
             self._meter.bytes += len(data)
             yield data
-        if self._plan.verify and promised and found.hexdigest() != promised:
+        if verify and promised and found.hexdigest() != promised:
             raise self._corrupt(f"its xxh64 is {found.hexdigest()}, the cluster promised {promised}", self._first)
         self._meter.objects += 1
 

@@ -28,6 +28,8 @@ class Start(NamedTuple):
         taken: Items of this worker's own share, from ``position`` on, that it has taken.
         passed: Samples of its next item that it has handed out.
         fingerprint: Of the items that all this is about; None where nothing was loaded.
+        within_offset, passed_offset: The bytes of these items where the next sample can be read from; 0 where only
+            the beginning will do.
     """
 
     epoch: int = 0
@@ -36,11 +38,16 @@ class Start(NamedTuple):
     taken: int = 0
     passed: int = 0
     fingerprint: str | None = None
+    within_offset: int = 0
+    passed_offset: int = 0
 
-    def passed_at(self, world: World) -> int:
-        """Samples of the first item of ``world`` that were consumed: only one worker has the item at ``position``."""
+    def inside(self, world: World) -> tuple[int, int]:
+        """Samples of the first item of ``world`` that were consumed, and the byte behind them, or 0.
+
+        Only one worker has the item at ``position``.
+        """
         first = not self.taken and not world.rank and not world.worker
-        return max(self.passed, self.within if first else 0)
+        return max((self.passed, self.passed_offset), (self.within, self.within_offset) if first else (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Standing:
         taken: Items of this worker's share that it has handed out since.
         passed: Samples of the next item that it has handed out, where an item has several.
         ended: The iteration is over.
+        offset: The byte of that item where the next sample can be read from; 0 where only its beginning will do.
     """
 
     begun: OrderState
@@ -60,6 +68,7 @@ class Standing:
     taken: int
     passed: int = 0
     ended: bool = False
+    offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -69,7 +78,7 @@ class Standing:
             "taken": self.taken,
             "passed": self.passed,
             "ended": self.ended,
-        }
+        } | ({"offset": self.offset} if self.offset else {})
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Standing:
@@ -80,7 +89,12 @@ class Standing:
         if not isinstance(ended, bool):
             raise NotResumable(f"the state's 'ended' must be true or false, not {ended!r}")
         begun = OrderState.from_dict(state.get("begun"))
-        return cls(begun, tuple(place), checked_number(state, "taken"), checked_number(state, "passed"), ended)
+        taken, passed, offset = (
+            checked_number(state, "taken"),
+            checked_number(state, "passed"),
+            checked_number(state, "offset", 0),
+        )
+        return cls(begun, tuple(place), taken, passed, ended, offset)
 
     def check_place(self, world: World, batch_size: int) -> None:
         """Raise `NotResumable` unless this is the place of the state."""
@@ -95,8 +109,8 @@ class Standing:
     def start(self) -> Start:
         """Where the iteration that goes on begins; of one that has ended, the next epoch."""
         begun = self.begun.next_epoch() if self.ended else self.begun
-        done = (0, 0) if self.ended else (self.taken, self.passed)
-        return Start(begun.epoch, begun.position, begun.within, *done, begun.fingerprint)
+        taken, passed, offset = (0, 0, 0) if self.ended else (self.taken, self.passed, self.offset)
+        return Start(begun.epoch, begun.position, begun.within, taken, passed, begun.fingerprint, begun.offset, offset)
 
 
 def place_of_worker(world: World, batch_size: int) -> tuple[int, ...]:
@@ -126,8 +140,9 @@ def job_state(standing: Standing, order: Order, n: int | None) -> OrderState:
         return begun.after(steps, n, world_size, batch_size, order.even_for(world_size))
     if whole:
         return begun.next_epoch()
-    within = standing.passed if taken or standing.passed else begun.within
-    return dataclasses.replace(begun, position=begun.position + taken, within=within)
+    moved = taken or standing.passed
+    within, offset = (standing.passed, standing.offset) if moved else (begun.within, begun.offset)
+    return dataclasses.replace(begun, position=begun.position + taken, within=within, offset=offset)
 
 
 def without_first(shares: Iterator[Positions], count: int) -> Iterator[Positions]:

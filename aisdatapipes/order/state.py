@@ -30,6 +30,7 @@ class OrderState:
         epoch: 0 or more.
         position: In ``[0, N]``: the next item, in the epoch's order.
         within: Samples of that item that were consumed, where an item has several (a shard); mostly 0.
+        offset: The byte of that item where the next sample can be read from; 0 where only its beginning will do.
         blocks: Bytes of a block and blocks of a window, where blocks are shuffled; mostly None.
         version: Of this form.
     """
@@ -41,9 +42,10 @@ class OrderState:
     within: int = 0
     version: int = VERSION
     blocks: tuple[int, int] | None = None
+    offset: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON values; ``within`` and ``blocks`` only where they are there."""
+        """The state as JSON values; ``within``, ``offset`` and ``blocks`` only where they are there."""
         found: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
@@ -51,7 +53,8 @@ class OrderState:
             "epoch": self.epoch,
             "position": self.position,
         }
-        found |= {"within": self.within} if self.within else {}
+        inside = {"within": self.within, "offset": self.offset}
+        found |= {name: value for name, value in inside.items() if value}
         return found | ({"blocks": list(self.blocks)} if self.blocks else {})
 
     @classmethod
@@ -74,8 +77,9 @@ class OrderState:
         if seed is not None and type(seed) is not int:
             raise NotResumable(f"the state's seed must be a number or None, not {seed!r}; {_HOW}")
         epoch, position = checked_number(state, "epoch"), checked_number(state, "position")
-        within = checked_number(state, "within", 0)
-        return cls(fingerprint, seed, epoch, position, within, blocks=_checked_blocks(state.get("blocks")))
+        within, offset = checked_number(state, "within", 0), checked_number(state, "offset", 0)
+        blocks = _checked_blocks(state.get("blocks"))
+        return cls(fingerprint, seed, epoch, position, within, blocks=blocks, offset=offset)
 
     def check_order(self, seed: int | None, blocks: tuple[int, int] | None = None) -> None:
         """Raise `NotResumable` unless the order is that of ``seed`` (None: not shuffled) and ``blocks``."""
@@ -110,7 +114,7 @@ class OrderState:
 
     def next_epoch(self) -> OrderState:
         """The beginning of the epoch after this one."""
-        return dataclasses.replace(self, epoch=self.epoch + 1, position=0, within=0)
+        return dataclasses.replace(self, epoch=self.epoch + 1, position=0, within=0, offset=0)
 
     def after(self, steps: int, n: int | None, world_size: int, batch_size: int, even: Even) -> OrderState:
         """The state after every rank took so many batches more; after the last one it is the next epoch's beginning.
@@ -132,7 +136,8 @@ class OrderState:
             return self
         if steps == last:
             return self.next_epoch()
-        return dataclasses.replace(self, position=self.position + steps * world_size * batch_size, within=0)
+        position = self.position + steps * world_size * batch_size
+        return dataclasses.replace(self, position=position, within=0, offset=0)
 
 
 def _checked_blocks(blocks: Any) -> tuple[int, int] | None:

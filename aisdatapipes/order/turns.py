@@ -96,7 +96,7 @@ def turns(parts: tuple[int, ...]) -> Turns:
     """The turns of sources with these weights, each 1 or more.
 
     >>> turns((3, 1, 1)).sources.tolist()
-    [0, 1, 0, 2, 0]
+    [0, 0, 1, 0, 2]
     """
     sources = _period(parts)
     places = tuple(np.flatnonzero(sources == one) for one in range(len(parts)))

@@ -65,7 +65,7 @@ class PlanCursor(Cursor):
         self.divisible = reached is not None
         super().begin(start, world)
         if reached is not None:
-            reached.passed = start.passed_at(world)
+            reached.passed, _ = start.inside(world)  # its shard is loaded from the beginning
 
     @property
     def taken(self) -> int:

@@ -61,7 +61,7 @@ class Cursor:
             raise NotResumable("the state stands inside a shard, but here shards are not read sample by sample")
         self.has_begun, self.begun, self.place = True, start, world
         if self.reached is not None:
-            self.reached.passed = start.passed_at(world)
+            self.reached.passed, self.reached.offset = start.inside(world)
 
     def hand_out(self, items: int = 1) -> None:
         """So many items are handed out, or left out."""
@@ -79,6 +79,11 @@ class Cursor:
     def passed(self) -> int:
         """Samples of the item after these that were handed out or left out."""
         return self.reached.passed if self.reached is not None else 0
+
+    @property
+    def offset(self) -> int:
+        """The byte of that item behind these samples; 0 where only its beginning will do."""
+        return self.reached.offset if self.reached is not None else 0
 
     @property
     def is_own(self) -> bool:
@@ -124,20 +129,26 @@ class Resume:
         """Where an iteration of this process stands; without one, where the next one begins."""
         if cursor is not None and cursor.has_begun:
             start, world, ended = cursor.begun, cursor.place, cursor.ended
-            taken, passed = cursor.taken, cursor.passed
+            taken, passed, offset = cursor.taken, cursor.passed, cursor.offset
         else:
             start = (cursor and cursor.loaded) or self.shared.next_start()
             world, ended = current_world(order.world), False
-            taken, passed = start.taken, start.passed_at(world)
+            taken, (passed, offset) = start.taken, start.inside(world)
         begun = _state(identity(start.epoch), order, start)
-        return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended)
+        return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended, offset)
 
-    def state_dict(self, order: Order, identity: Identity, batches: int | None, epoch: int | None) -> dict[str, Any]:
-        """The state after ``batches``, or of this process's own iteration; a worker's `Standing` inside a worker."""
+    def state_dict(
+        self, order: Order, identity: Identity, batches: int | None, epoch: int | None, *, own: bool = False
+    ) -> dict[str, Any]:
+        """The state after ``batches``, or of this process's own iteration; a worker's `Standing` inside a worker.
+
+        ``own`` where ranks do not stand at the same step: then one of several has a `Standing` too.
+        """
         if batches is not None or epoch is not None:
             return self._after(order, identity, checked_batches(batches or 0), epoch).to_dict()
         standing = self.standing(self.cursor, order, identity)
-        if get_worker_info() is not None or standing.place[3] > 1:
+        _, ranks, _, workers, _ = standing.place
+        if get_worker_info() is not None or workers > 1 or (own and ranks > 1):
             return standing.to_dict()
         return job_state(standing, order, identity(standing.begun.epoch).number).to_dict()
 
@@ -170,7 +181,9 @@ class Resume:
         else:
             saved = OrderState.from_dict(state)
             self._check(saved, order, identity)
-            start = Start(saved.epoch, saved.position, saved.within, fingerprint=saved.fingerprint)
+            start = Start(
+                saved.epoch, saved.position, saved.within, fingerprint=saved.fingerprint, within_offset=saved.offset
+            )
             everywhere = not in_worker
         self._cursor = None
         self.shared.load(start, everywhere=everywhere)
@@ -198,8 +211,15 @@ class Resume:
 
 def _state(items: Items, order: Order, start: Start) -> OrderState:
     """The state at ``start``."""
-    seed, blocks = order.state_seed, order.state_blocks
-    return OrderState(items.fingerprint, seed, start.epoch, start.position, start.within, blocks=blocks)
+    return OrderState(
+        items.fingerprint,
+        order.state_seed,
+        start.epoch,
+        start.position,
+        start.within,
+        blocks=order.state_blocks,
+        offset=start.within_offset,
+    )
 
 
 def checked_batches(batches: Any) -> int:

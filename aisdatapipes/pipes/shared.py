@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from aisdatapipes.flow.meter import Meter, verdict
-from aisdatapipes.model.errors import AISPipeError
+from aisdatapipes.model.errors import AISPipeError, NotResumable
 from aisdatapipes.order.standing import Start, fingerprint_of, numbers_of
 
 _COUNTERS = [field.name for field in dataclasses.fields(Meter)]
@@ -24,12 +24,14 @@ _ROWS = 257  # the main process and 256 workers; further workers share rows, and
 # Columns: where the row's next iteration begins (a `Start`, its fingerprint as two numbers); where its last one began,
 # in the same form, and when (0: none since an epoch was set or a state loaded); the passes that it has begun and ended;
 # what it had counted (objects, bytes) when its pass began. Doubles are exact up to 2**53.
-_NEXT, _LAST = slice(0, 7), slice(7, 14)
+_NEXT, _LAST = slice(0, 9), slice(9, 18)
 _NEXT_EPOCH = 0
-_STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(14, 19)
-_FIRST_COUNTER = 19
+_STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(18, 23)
+_FIRST_COUNTER = 23
 _LONG_AGO = 1e-9  # a time before any that the clock shows
 _OBJECTS, _BYTES = (_FIRST_COUNTER + _COUNTERS.index(name) for name in ("objects", "bytes"))
+# What stands for the beginning where there is none.
+_NOT_HERE = Start(-1)
 
 
 class Shared:
@@ -41,7 +43,7 @@ class Shared:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if not self._table.is_shared():  # a copy, not what a worker inherits
+        if not self._table.is_shared():  # type: ignore[no-untyped-call]  # a copy, not what a worker inherits
             self._begin_alone()
 
     def _begin_alone(self) -> None:
@@ -55,19 +57,32 @@ class Shared:
     def set_epoch(self, epoch: int) -> None:
         """The next iteration of every worker is epoch ``epoch``; at the position that was loaded, if it is that one."""
         following = self._table[:, _NEXT]
-        if not (following == following[0]).all() or int(following[0, _NEXT_EPOCH]) != epoch:
+        others = following[1:]
+        loaded = (others == following[0]).all() or (others == _row_of(_NOT_HERE)).all()
+        if not loaded or int(following[0, _NEXT_EPOCH]) != epoch:
             following[:] = _row_of(Start(epoch))
         self._table[:, _STAMP] = 0
 
     def load(self, start: Start, *, everywhere: bool) -> None:
-        """The next iteration begins there: that of every worker, or only of this process."""
+        """The next iteration begins there: that of every worker, or only of this process.
+
+        Workers of a process that goes on by itself have nowhere to begin.
+        """
+        if not everywhere and get_worker_info() is None:
+            self._table[:, _NEXT] = _row_of(_NOT_HERE)
         rows = slice(None) if everywhere else slice(_row(), _row() + 1)
         self._table[rows, _NEXT] = _row_of(start)
         self._table[rows, _STAMP] = 0
 
     def next_start(self) -> Start:
         """Where the iteration begins that this process would begin next."""
-        return _start_of(self._rows()[_row(), _NEXT])
+        start = _start_of(self._rows()[_row(), _NEXT])
+        if start == _NOT_HERE:
+            raise NotResumable(
+                "the state that was loaded is that of an iteration without workers, and can go on without workers only "
+                "(num_workers=0)"
+            )
+        return start
 
     def begin(self, start: Start) -> None:
         """An iteration begins there, in this process; the next one is the next epoch."""
@@ -146,10 +161,12 @@ def _row() -> int:
 
 
 def _row_of(start: Start) -> torch.Tensor:
-    return torch.tensor([*start[:5], *numbers_of(start.fingerprint)], dtype=torch.float64)
+    *numbers, fingerprint, within_offset, passed_offset = start
+    row = [*numbers, within_offset, passed_offset, *numbers_of(fingerprint)]
+    return torch.tensor(row, dtype=torch.float64)
 
 
 def _start_of(row: npt.NDArray[np.float64]) -> Start:
     *numbers, high, low = row.tolist()
-    epoch, position, within, taken, passed = map(int, numbers)
-    return Start(epoch, position, within, taken, passed, fingerprint_of(high, low))
+    epoch, position, within, taken, passed, *offsets = map(int, numbers)
+    return Start(epoch, position, within, taken, passed, fingerprint_of(high, low), *offsets)

@@ -21,8 +21,9 @@ def lack() -> str | None:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        why = os.strerror(error.errno or 0).lower()
         return (
-            f"{error.strerror.lower()}: this process may have {limit} at a time; close some (open iterators hold "
-            "connections), or raise the limit (ulimit -n)"
+            f"{why}: this process may have {limit} at a time; close some (open iterators hold connections), or raise "
+            "the limit (ulimit -n)"
         )
     return None

@@ -39,8 +39,8 @@ class CurlTransport:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        # Guards what follows; never held while a `done` runs. Wherever the collector runs, inside it too, it may find an
-        # iteration that nobody can reach, and cancel what that has under way.
+        # Guards what follows; never held while a `done` runs. Wherever the collector runs, inside it too, it may find
+        # an iteration that nobody can reach, and cancel what that has under way.
         self._lock = threading.RLock()
         self._loop: _Loop | None = None
         self._closed = False

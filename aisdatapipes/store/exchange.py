@@ -42,7 +42,8 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_cancelled", "_direct", "_done", "_home", "_over", "attempts", "attempts_at_most", "body", "byte_range",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_home", "_over", "attempts", "attempts_at_most",
+        "body", "byte_range",
         "cluster", "ended", "error", "headers", "method", "owner", "path", "redirects", "reply", "request", "sink",
         "subject", "what",
     )
@@ -67,6 +68,7 @@ class Exchange:
         self.attempts_at_most = cluster.config.retry.attempts
         self.redirects = 0  # of the last try
         self.ended = False
+        self._broken = False  # the last answer broke: kept connections are not to be trusted
         self._cancelled = False
 
     @property
@@ -130,7 +132,9 @@ class Exchange:
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
             return
-        self.request = Request(url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink)
+        self.request = Request(
+            url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink, self._broken
+        )
         self.cluster.transport.send(self.request, self._arrived)
 
     def _arrived(self, reply: Reply) -> None:
@@ -147,6 +151,7 @@ class Exchange:
 
     def _judge(self, reply: Reply) -> None:
         status = reply.status
+        self._broken = reply.failure is not None
         if status:
             self.cluster.answered = True
         if reply.failure is None and status in (200, 206):

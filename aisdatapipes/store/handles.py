@@ -67,6 +67,8 @@ def aim(curl: Any, request: Request, lines: list[bytes], chunks: list[bytes], to
         curl.setopt(pycurl.RANGE, f"{first}-{'' if last is None else last}")
     with_token = [f"Authorization: Bearer {token}"] if request.with_token and token else []
     curl.setopt(pycurl.HTTPHEADER, [*request.headers, *with_token])
+    if request.fresh:
+        curl.setopt(pycurl.FRESH_CONNECT, 1)
     if request.method == "HEAD":
         curl.setopt(pycurl.NOBODY, 1)
     elif request.body is not None:
@@ -86,8 +88,8 @@ def _ignored(_data: bytes) -> None:
 
 
 def reusable(request: Request) -> bool:
-    """True where `aim` can take all of the request back: method and body stick to a handle."""
-    return request.method == "GET" and request.body is None
+    """True where `aim` can take all of the request back: method, body and ``fresh`` stick to a handle."""
+    return request.method == "GET" and request.body is None and not request.fresh
 
 
 def failure(code: int, text: str, *, began: bool) -> Failure:

@@ -25,7 +25,7 @@ class Part(Exchange):
         path: Path and query of the object, where the caller has them already; else they are made.
     """
 
-    __slots__ = ("_came", "_kept", "checksum", "last", "length", "start_at", "total", "url", "version")
+    __slots__ = ("_came", "_kept", "last", "length", "start_at", "total", "url", "version")
 
     def __init__(
         self,
@@ -44,7 +44,6 @@ class Part(Exchange):
         self._kept = 0  # of these, those that the current try began with
         self.total = -1  # bytes of the whole object
         self.version = ""  # changes when the object is overwritten
-        self.checksum: str | None = None  # xxh64 of the whole object
 
     @property
     def cost(self) -> int:
@@ -87,8 +86,13 @@ class Part(Exchange):
         if self._came != expected:
             text = f"{self._came} bytes of the {expected} asked for, from byte {self.start_at} on"
             return self._anew(reply, text)
-        self.version, self.checksum = version, checksum_of(reply)
+        self.version = version
         return None
+
+    @property
+    def checksum(self) -> str | None:
+        """xxh64 of the whole object, as it came with the part; None where the cluster keeps another digest or none."""
+        return None if self.reply is None else checksum_of(self.reply)
 
     def _put_body(self, reply: Reply) -> None:
         if self.sink is None:

@@ -178,7 +178,7 @@ class ThreadTransport:
         not, and does not say whether the connection was a kept one.
         """
         try:
-            return self._opened(request, self._pool)
+            return self._opened(request, _pool(self._config) if request.fresh else self._pool)
         except ProtocolError as error:
             if _kind(error, 0) != "reset" or request.method not in ("GET", "HEAD"):
                 raise

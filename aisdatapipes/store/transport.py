@@ -55,6 +55,7 @@ class Request:
         with_token: Send the transport's token. Only to the endpoint itself: nodes behind it trust its redirects.
         delay: Seconds to wait before it is sent.
         sink: Where a 200 or 206 body goes as it arrives; other bodies are collected.
+        fresh: On a new connection: kept ones may all be broken.
     """
 
     url: str
@@ -65,6 +66,7 @@ class Request:
     with_token: bool = False
     delay: float = 0.0
     sink: Sink | None = None
+    fresh: bool = False
 
 
 class Reply:

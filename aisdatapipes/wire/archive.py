@@ -25,7 +25,7 @@ _ENCRYPTED = 1  # flag bit 0 of a zip member
 # What zipfile and the decompressors below it raise for damaged files.
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
-    ValueError, OverflowError, OSError,
+    ValueError, OverflowError, OSError, LookupError,
 )  # fmt: skip
 
 _EXTENSIONS: tuple[tuple[tuple[str, ...], Kind], ...] = (
@@ -90,7 +90,7 @@ def opened(
         yield from zip_members(seekable() if seekable else io.BytesIO(b"".join(whole)), shard)
         return
     plain = whole if what == "tar" else decompressed(whole, what, shard)
-    yield from members(plain, shard, on_unterminated=on_unterminated)
+    yield from members(plain, shard, on_unterminated=on_unterminated, tied=what != "tar")
 
 
 def zip_members(file: BinaryIO, shard: str) -> Iterator[Member]:

@@ -177,7 +177,7 @@ def decoded_request(body: bytes, default_bucket: str = "", default_provider: str
     """
     try:
         message = msgspec.json.decode(body, type=_Request)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Malformed(f"not a get-batch request: {error}") from None
     return BatchRequest(
         entries=tuple(_heard(entry, default_bucket, default_provider) for entry in message.entries),
@@ -226,7 +226,7 @@ def decoded_reply(body: bytes, content_type: str) -> BatchReply:
     message_part, archive_part = head[len(line) + 2 :], rest[:end]
     try:
         message = msgspec.json.decode(_part_body(message_part), type=_Reply)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Malformed(f"a buffered get-batch reply with unreadable metadata: {error}") from None
     return BatchReply(message.uuid, tuple(_result(out) for out in message.out), _part_body(archive_part))
 

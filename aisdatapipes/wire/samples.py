@@ -39,11 +39,13 @@ def split(name: str) -> tuple[str, str] | None:
     return name[:dot], name[dot + 1 :].lower()
 
 
-def samples(members: Iterable[tuple[str, Content, int]], shard: str) -> Iterator[tuple[str, dict[str, Content]]]:
+def samples(
+    members: Iterable[tuple[str, Content, int] | tuple[str, Content, int, int]], shard: str
+) -> Iterator[tuple[str, dict[str, Content]]]:
     """``(key, {extension: content})`` of every sample, in archive order, when the next one begins.
 
     Args:
-        members: ``(name, content, offset)`` of those of one shard, in archive order.
+        members: ``(name, content, offset)`` of those of one shard, in archive order; what follows does not matter.
         shard: Name or URL for messages.
 
     Memory: one sample, and the keys of the shard so far, about 110 bytes each, to see one that comes back.
@@ -57,7 +59,8 @@ def samples(members: Iterable[tuple[str, Content, int]], shard: str) -> Iterator
     seen: set[str] = set()
     key = ""  # no key is empty
     sample: dict[str, Content] = {}
-    for name, data, offset in members:
+    for member in members:
+        name, offset = member[0], member[2]
         parts = split(name)
         if parts is None:
             continue
@@ -78,7 +81,7 @@ def samples(members: Iterable[tuple[str, Content, int]], shard: str) -> Iterator
                 f" {parts[1]!r}; upper and lower case count as one",
                 url=shard,
             )
-        sample[parts[1]] = data
+        sample[parts[1]] = member[1]
     if key:
         yield key, sample
 

@@ -50,6 +50,7 @@ _ADVICE = {
     ord("M"): "it continues another volume; join the volumes first",
 }
 _REMEMBERED = ("path", "size", "linkpath")  # the pax keys that matter here
+_HEADER = ""  # no pax key: there was a header, whatever it said, and its member has to follow
 
 
 class Member(NamedTuple):
@@ -60,11 +61,22 @@ class Member(NamedTuple):
         data: The content.
         offset: Bytes from the start of the (uncompressed) tar to the 512-byte header right before the data,
             which begin at ``offset + 512``. That of a hard link is the offset of the member it points to.
+        end: The byte behind the member and its padding, where a parser may begin anew (``start``); -1 where none
+            may, because what follows can need what was before it: behind a hard link, or a global header that names.
     """
 
     name: str
     data: bytes
     offset: int
+    end: int = -1
+
+
+class Unlinked(CorruptShard):
+    """A hard link to a member before the byte at which the parser began: the archive is to be read from its start."""
+
+
+class _Before(ValueError):
+    """What `Unlinked` says, without the place."""
 
 
 class TarParser:
@@ -74,28 +86,31 @@ class TarParser:
         shard: Name or URL for messages.
         link_bytes: Bytes of the archive that are kept, so that a hard link finds its target; 0 keeps nothing,
             for archives that have no links (the answer to a get-batch).
+        start: The byte of the archive with which the first piece begins: 0, or the ``end`` of a member.
+        tied: Whether no member has an ``end``: what arrives is not what is stored.
 
     Memory: the member that is arriving, the piece, and ``link_bytes``.
 
     >>> parser = TarParser("a.tar")
     >>> archive = entry("a.txt", b"A") + END
     >>> [member for at in (0, 700) for member in parser.feed(archive[at : at + 700])]
-    [Member(name='a.txt', data=b'A', offset=0)]
+    [Member(name='a.txt', data=b'A', offset=0, end=1024)]
     >>> parser.close()
     """
 
     # fmt: off
     __slots__ = (
-        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_large", "_kind", "_link_bytes", "_missing", "_name",
-        "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_turn_at",
+        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_large", "_link_bytes", "_missing", "_name",
+        "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_start", "_tied", "_turn_at",
         "_zero_blocks", "shard", "unterminated",
     )
     # fmt: on
 
-    def __init__(self, shard: str, *, link_bytes: int = LINK_BYTES) -> None:
+    def __init__(self, shard: str, *, link_bytes: int = LINK_BYTES, start: int = 0, tied: bool = False) -> None:
         self.shard = shard
         self.unterminated = False
-        self._offset = 0  # bytes of the archive that came in
+        self._start, self._tied = start, tied
+        self._offset = start  # bytes of the archive that came in, or were left out before
         self._broken: CorruptShard | None = None
         self._zero_blocks = 0
         self._garbage = False
@@ -134,7 +149,7 @@ class TarParser:
         try:
             self._read(chunk, done)
         except ValueError as cause:
-            self._broken = self._corrupt(str(cause))
+            self._broken = self._corrupt(str(cause), Unlinked if isinstance(cause, _Before) else CorruptShard)
             if not done:
                 raise self._broken from None
         return done
@@ -261,7 +276,8 @@ class TarParser:
         if self._kind in _REGULAR:
             name = text(self._name)
             # tuple.__new__ takes half the time of Member(...), which is a Python function
-            member = tuple.__new__(Member, (name, payload, self._at))
+            end = -1 if self._tied else self._at + BLOCK + self._size + self._skip
+            member = tuple.__new__(Member, (name, payload, self._at, end))
             done.append(member)
             if self._size <= self._kept_bytes:
                 self._remember(name, member)
@@ -273,12 +289,16 @@ class TarParser:
         else:
             said = self._global if self._kind == ord("g") else self._own
             said.update(_remembered(pax_records(payload)))
+            if said is self._own:
+                said[_HEADER] = b""
+            self._tied = self._tied or bool(self._global)
 
     def _linked(self, target: bytes, done: list[Member]) -> None:
         name, wanted = text(self._name), text(target)
+        self._tied = True
         if wanted not in self._recent:
             if wanted not in self._older:
-                raise ValueError(
+                raise (_Before if self._start else ValueError)(
                     f"it is a hard link to {wanted!r}, which is not among the {self._link_bytes} bytes before"
                     " it, or is large; pack the files with tar --hard-dereference"
                 )
@@ -330,15 +350,20 @@ class TarParser:
             return None
         return what
 
-    def _corrupt(self, what: str) -> CorruptShard:
+    def _corrupt(self, what: str, kind: type[CorruptShard] = CorruptShard) -> CorruptShard:
         if self._at == 0 and not self._name and self._offset:
             what = f"not a tar archive, or a broken one: {what}"
         member = f"member {text(self._name)!r}" if self._name else "header"
-        return CorruptShard(f"{member} at offset {self._at}: {what}", url=self.shard)
+        return kind(f"{member} at offset {self._at}: {what}", url=self.shard)
 
 
 def members(
-    chunks: Iterable[bytes], shard: str, *, on_unterminated: Callable[[str], None] | None = None
+    chunks: Iterable[bytes],
+    shard: str,
+    *,
+    on_unterminated: Callable[[str], None] | None = None,
+    start: int = 0,
+    tied: bool = False,
 ) -> Iterator[Member]:
     """The members of a tar archive, each as soon as its last byte is there.
 
@@ -347,13 +372,15 @@ def members(
         shard: Name or URL for messages.
         on_unterminated: Called with ``shard`` at the end of an archive whose members are whole, but whose end
             is not marked by two zero blocks.
+        start: As in `TarParser`.
+        tied: As there.
 
     Raises: ``CorruptShard`` behind the last complete member.
 
     >>> [member.name for member in members([entry("a.txt", b"A"), END], "a.tar")]
     ['a.txt']
     """
-    parser = TarParser(shard)
+    parser = TarParser(shard, start=start, tied=tied)
     for chunk in chunks:
         done = parser.feed(chunk)
         done.reverse()

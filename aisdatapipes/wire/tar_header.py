@@ -91,8 +91,8 @@ def pax_records(payload: bytes) -> dict[str, bytes]:
     while pos < end and payload[pos]:  # some writers fill up with NULs
         space = payload.find(b" ", pos, pos + 9)  # a record is no longer than a header, 7 digits
         digits = payload[pos:space] if space >= 0 else b""
-        stop = pos + int(digits) if digits.isdigit() else 0
-        if not space < stop <= end or payload[stop - 1] != 10:
+        stop = pos + int(digits) if digits.isdigit() else pos
+        if not pos < space < stop <= end or payload[stop - 1] != 10:
             raise ValueError(f"a pax record with a wrong length, {payload[pos : pos + 20]!r}")
         key, equals, value = payload[space + 1 : stop - 1].partition(b"=")
         if not equals or not key:

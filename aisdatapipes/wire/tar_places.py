@@ -47,8 +47,7 @@ class PlaceParser(TarParser):
     __slots__ = ("_found",)
 
     def __init__(self, shard: str, start: int = 0) -> None:
-        super().__init__(shard)
-        self._offset = start
+        super().__init__(shard, start=start)
         self._found: dict[str, Place | None] = {}  # None is a symbolic link, a folder and the like
 
     @property

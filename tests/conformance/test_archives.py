@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 
 from tests.conformance.conftest import Place, error_of, said, tar_of, untarred
@@ -57,6 +59,17 @@ def test_members_that_match(shard: Place, query: str, expected: list[str]) -> No
     reply = shard.ask("GET", "dir/s.tar", f"&{query}")
     assert (reply.status, reply.headers["Content-Type"]) == (200, "application/x-tar")
     assert untarred(reply.data) == [(name, MEMBERS[name]) for name in expected]
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices(place: Place, kind: bytes) -> None:
+    """They are members without content; folders are none."""
+    link, folder = tarfile.TarInfo("l.txt"), tarfile.TarInfo("d")
+    link.type, link.linkname, folder.type = kind, "a.txt", tarfile.DIRTYPE
+    place.bucket.put("s.tar", tar_of({"a.txt": b"A"})[:1024] + link.tobuf() + folder.tobuf() + bytes(1024))
+    page = place.http.listed(place.name, flags=str(1 << 3), prefix="s.tar")
+    assert [entry["n"] for entry in page["Entries"]] == ["s.tar", "s.tar/a.txt", "s.tar/l.txt"]
+    assert place.ask("GET", "s.tar", "&archpath=l.txt").data == b""
 
 
 def test_no_member_matches(shard: Place) -> None:

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aistore.sdk import Client
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.data.datapipes.iter import IterableWrapper
 
 from aisdatapipes import AISIterDataset, AISShardReader, ClientConfig, ConfigError, CorruptSample, FetchPlan
 from aisdatapipes.devserver import DevCluster, serving

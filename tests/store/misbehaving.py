@@ -119,6 +119,12 @@ class Misbehaving:
             case "closing":  # says nothing of it, and closes the idle connection
                 send(answer(BODY))
                 return False
+            case "once":  # and resets the connection when it is used again
+                self.release.wait(20)
+                send(answer(BODY))
+                self._head(connection)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                return False
             case "huge":
                 send(answer(b"", *(f"X-{i}: {'x' * 1000}" for i in range(400))))
             case "not-http":

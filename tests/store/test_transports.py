@@ -199,6 +199,8 @@ def test_cancelled_before_during_and_after(new, there):
         time.sleep(0.01)
     transport.cancel(later)
     transport.cancel(held)
+    # What is said to the transport it hears in this order: when this is answered, it knows that nobody wants the others.
+    assert seen(ask(transport, Request(there.url("/good")))) == (200, BODY, None)
     there.release.set()
     assert seen(ask(transport, Request(there.url("/good")))) == (200, BODY, None)
     transport.cancel(held)
@@ -326,6 +328,20 @@ def test_slow_requests_do_not_hold_up_others(new, there):
     assert answers.all[0][0] is quick
     there.release.set()
     answers.wait(4)
+
+
+def test_a_fresh_connection(new, there):
+    """However many kept connections are broken, a request that is to be fresh is answered."""
+    transport, answers = new(there.url()), Answers()
+    for _ in range(16):
+        request = Request(there.url("/once"))
+        transport.send(request, answers.of(request))
+    end = time.monotonic() + HANG
+    while len(there.seen) < 16 and time.monotonic() < end:
+        time.sleep(0.01)
+    there.release.set()
+    assert {seen(reply) for reply in answers.wait(16)} == {(200, BODY, None)}
+    assert seen(ask(transport, Request(there.url("/good"), fresh=True))) == (200, BODY, None)
 
 
 def test_the_thread_ends_and_starts_again(new, there, monkeypatch):
@@ -463,7 +479,8 @@ def test_a_collection_at_any_moment(kind, there):
     """An iteration that nobody can reach is cancelled wherever the collector finds it: while something is sent, too."""
 
     def send(moment):
-        transport, answers, dropped = kind(ClientConfig(there.url())), Answers(), Request(there.url("/good"), delay=HANG)
+        transport, answers = kind(ClientConfig(there.url())), Answers()
+        dropped = Request(there.url("/good"), delay=HANG)
         transport.send(dropped, answers.of(dropped))
         if moment % 2:
             transport.close()  # half of the times the thread has to be started

@@ -165,6 +165,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "pax record too long": (_pax(b"99 path=a\n"), "wrong length"),
         "pax record of length 0": (_pax(b"0 path=a\n"), "wrong length"),
         "pax record of nonsense": (_pax(b"abc path=a\n"), "wrong length"),
+        "pax record without a blank": (_pax(b"11=size=99\n"), "wrong length"),
         "pax record of many digits": (_pax(b"9" * 400), "wrong length"),
         "pax record without =": (_pax(b"7 path\n"), "without a key"),
         "pax record without end": (_pax(b"9 path=ab"), "wrong length"),

@@ -240,6 +240,17 @@ def test_zip_encrypted() -> None:
         list(zip_members(io.BytesIO(archive), URL))
 
 
+def test_zip_with_an_empty_name() -> None:
+    """A member that is called nothing makes zipfile stumble; it is a broken archive."""
+    archive = bytearray(zipped([("a", b"A")]))
+    at = archive.rindex(b"PK\1\2")
+    archive[at + 28 : at + 30] = b"\0\0"  # the length of the name in the directory
+    del archive[at + 46]
+    archive[-10:-6] = (len(archive) - 22 - at).to_bytes(4, "little")
+    with pytest.raises(CorruptShard, match=URL):
+        list(zip_members(io.BytesIO(bytes(archive)), URL))
+
+
 @pytest.mark.parametrize("error", [Unavailable("gone", url=URL), ConnectionResetError("reset"), OSError(5, "I/O")])
 def test_the_files_own_errors(error: Exception) -> None:
     """What the file under a zip raises comes through as it is."""

@@ -160,3 +160,12 @@ def test_reply_of_another_type():
     """What is not multipart is no buffered reply."""
     with pytest.raises(Malformed, match="application/x-tar"):
         decoded_reply(BODY, "application/x-tar")
+
+
+def test_texts_that_are_no_utf8():
+    """They make no answer and no request, and are no other error than that."""
+    with pytest.raises(Malformed, match="not a get-batch request"):
+        decoded_request(b'{"in":[{"objname":"\xc3.a"}]}')
+    reply = encoded_reply(BatchReply("u-1", (), b""), "xyz").replace(b'"u-1"', b'"\xc3.a"')
+    with pytest.raises(Malformed, match="unreadable metadata"):
+        decoded_reply(reply, "multipart/mixed; boundary=xyz")

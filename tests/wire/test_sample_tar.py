@@ -67,7 +67,8 @@ def test_arrays():
 
 
 class Unknown:
-    pass
+    def __repr__(self):
+        return "Unknown()"  # the same in every process: tests are named after it
 
 
 @pytest.mark.parametrize(("sample", "says"), [
