@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -215,12 +216,15 @@ def _possessions() -> dict[str, set[str]]:
 
 
 def _open_files() -> set[str]:
-    """Descriptors of files, of epolls, of events and the like, with their numbers; pipes belong to multiprocessing."""
+    """Descriptors of files, of epolls, of events and the like, with their numbers.
+
+    Pipes belong to multiprocessing; what libraries have installed with themselves, such as fonts, they keep open.
+    """
     found = set()
     for fd in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile, such as the one that looks
             name = str(fd.readlink())
-            if not name.startswith(("socket:", "pipe:", "/proc/", "/dev/")):
+            if not name.startswith(("socket:", "pipe:", "/proc/", "/dev/", sys.prefix)):
                 found.add(f"{fd.name} {name}")
     return found
 

@@ -64,6 +64,7 @@ class Pass(Iterator[Any]):
 
     def __next__(self) -> Any:
         self._home.check()
+        held_at_exit()
         try:
             sample = next(self._samples)
         except StopIteration:

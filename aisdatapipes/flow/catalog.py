@@ -67,6 +67,7 @@ class Catalog:
         """The listing; at most one of the processes of a job makes it."""
         with self._lock:
             if self._listing is None:
+                self._see_to_files()
                 # Workers may have made it already, whoever is asking now.
                 self._listing = self._from_file() or (self._shared(meter) if self._is_worker() else self._made(meter))
             return self._listing
@@ -107,16 +108,20 @@ class Catalog:
             if self._alone:  # the collector, which may run inside it, has found another iteration to end
                 yield
                 return
-            if self._is_worker() and self._path not in _watched:
-                _watched.add(self._path)
-                _remove_abandoned(self._path.parent)
-                multiprocessing.util.Finalize(None, _remove_orphan, (self._path,), exitpriority=0)
+            self._see_to_files()
             self._alone = True
             try:
                 with _locked(self._path.with_suffix(".lock")):
                     yield
             finally:
                 self._alone = False
+
+    def _see_to_files(self) -> None:
+        """A worker whose job is killed removes, at its own end, what the owner cannot remove any more."""
+        if self._is_worker() and self._path not in _watched:
+            _watched.add(self._path)
+            _remove_abandoned(self._path.parent)
+            multiprocessing.util.Finalize(None, _remove_orphan, (self._path, os.getppid()), exitpriority=0)
 
     def _made(self, meter: Meter) -> Listing:
         return Listing.of(self._parts, meter, self.name_filter)
@@ -203,10 +208,12 @@ def _remove(path: Path, owner: int) -> None:
         _remove_files(path)
 
 
-def _remove_orphan(path: Path) -> None:
+def _remove_orphan(path: Path, parent: int) -> None:
     """At the end of a worker: if the process that would remove the files was killed, nobody else does."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
+    # For multiprocessing a parent lives as long as a worker that was forked later; with a fork server it is not the
+    # parent for the system.
+    by_multiprocessing = multiprocessing.parent_process()
+    if os.getppid() != parent or (by_multiprocessing is not None and not by_multiprocessing.is_alive()):
         _remove_files(path)
 
 

@@ -20,7 +20,7 @@ def closed_at_exit(iteration: Generator[Any, None, None]) -> Generator[Any, None
 
 
 def held_at_exit() -> None:
-    """Asked where an iteration has failed: a daemon thread that is still at it when the program ends waits here.
+    """A daemon thread that is still iterating when the program ends waits here.
 
     The connections were closed under it. That is no failure, and its traceback would be the last that is seen.
     """

@@ -10,10 +10,10 @@ Errors come after every member that was complete before them.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, NamedTuple
 
 from aisdatapipes.model.errors import CorruptShard
+from aisdatapipes.wire.payload import Payload
 from aisdatapipes.wire.tar_header import (
     BLOCK,
     END,
@@ -37,9 +37,6 @@ MAX_HEADER_BYTES = 1 << 20
 # LINK_MEMBER_BYTES. A target that is linked to again and again stays: a label file shared by a whole class.
 LINK_BYTES = 8 << 20
 LINK_MEMBER_BYTES = 1 << 20
-# A payload that is larger is gathered in one place; of smaller ones the pieces are joined, which is faster.
-LARGE_BYTES = 8 << 20
-
 _REGULAR = b"0\x007"  # file, file of a v7 archive, "contiguous" file
 _LINK = ord("1")
 _WITHOUT_DATA = b"23456"  # symbolic link, character and block device, folder, pipe
@@ -100,8 +97,8 @@ class TarParser:
 
     # fmt: off
     __slots__ = (
-        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_large", "_link_bytes", "_missing", "_name",
-        "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_start", "_tied", "_turn_at",
+        "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_name",
+        "_offset", "_older", "_own", "_partial", "_payload", "_recent", "_size", "_skip", "_start", "_tied", "_turn_at",
         "_zero_blocks", "shard", "unterminated",
     )
     # fmt: on
@@ -116,8 +113,7 @@ class TarParser:
         self._garbage = False
         # The entry that is open: its header's offset, name, type, size, and what of its payload is there.
         self._at, self._name, self._kind, self._size = 0, b"", 0, 0
-        self._parts: list[bytes] = []
-        self._large = io.BytesIO()  # the same of a large payload; it grows in place, whatever size a header claims
+        self._payload = Payload()
         self._missing = 0
         self._skip = 0  # bytes of padding and of payloads that nobody wants
         self._partial = b""  # of a header
@@ -183,11 +179,11 @@ class TarParser:
                 continue
             if self._missing:
                 piece = chunk[pos : pos + self._missing]
-                self._gather(piece)
+                self._payload.add(piece, self._size)
                 self._missing -= len(piece)
                 pos += len(piece)
                 if not self._missing:
-                    self._complete(self._gathered(), done)
+                    self._complete(self._payload.taken(), done)
                 continue
             if self._partial or end - pos < BLOCK:
                 piece = chunk[pos : pos + BLOCK - len(self._partial)]
@@ -207,23 +203,8 @@ class TarParser:
             else:
                 self._missing = stop - end
                 if pos < end:
-                    self._gather(chunk[pos:])
+                    self._payload.add(chunk[pos:], self._size)
             pos = stop
-
-    def _gather(self, piece: bytes) -> None:
-        if self._size > LARGE_BYTES:
-            self._large.write(piece)
-        else:
-            self._parts.append(piece)
-
-    def _gathered(self) -> bytes:
-        """The payload: of a large one there is one copy at any time, of others two for a moment."""
-        if self._size > LARGE_BYTES:
-            payload, self._large = self._large.getvalue(), io.BytesIO()
-        else:
-            # One copy however many pieces; a piece that is a whole chunk was not copied before.
-            payload, self._parts = b"".join(self._parts), []
-        return payload
 
     def _is_regular(self) -> bool:
         return self._kind in _REGULAR

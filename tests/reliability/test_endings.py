@@ -99,11 +99,11 @@ def _is_alive(pid):
     return False
 
 
-@pytest.mark.parametrize(("to", "number"), [
-    ("main", signal.SIGINT), ("main", signal.SIGTERM), ("main", signal.SIGKILL), ("all", signal.SIGINT),
-    ("all", signal.SIGTERM),
+@pytest.mark.parametrize(("kind", "to", "number"), [
+    ("get", "main", signal.SIGINT), ("get", "main", signal.SIGTERM), ("get", "main", signal.SIGKILL),
+    ("get", "all", signal.SIGINT), ("get", "all", signal.SIGTERM), ("batch", "main", signal.SIGTERM),
+    ("shards", "main", signal.SIGTERM), ("shards", "all", signal.SIGINT),
 ])  # fmt: skip
-@pytest.mark.parametrize("kind", ["get", "batch", "shards"])
 def test_a_signal_ends_a_job(embedded_bucket, tmp_path, kind, to, number):
     """Ctrl-C, a scheduler's SIGTERM, a kill: main process and workers end, with few words, and leave no file."""
     with Job(tmp_path, filled(embedded_bucket), kind) as job:
