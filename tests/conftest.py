@@ -9,6 +9,8 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -144,7 +146,10 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test ends with the threads, children, sockets and shared memory that it began with."""
+    """Every test ends with the threads, children, sockets, open files and shared memory that it began with.
+
+    It leaves no temporary file of ours either. What a test of a real cluster leaves on the client's side counts too.
+    """
     names = set(request.fixturenames)
     names |= {"embedded_server"} if "embedded_bucket" in names else set()
     # What a server has for itself was there before.
@@ -205,7 +210,28 @@ def _possessions() -> dict[str, set[str]]:
         "children": _children(),
         "shared memory": _shared_memory(),
         "sockets": _sockets(),
+        "open files": _open_files(),
+        "temporary files": _temporary_files(),
     }
+
+
+def _open_files() -> set[str]:
+    """Descriptors of files, of epolls, of events and the like, with their numbers.
+
+    Pipes belong to multiprocessing; what libraries have installed with themselves, such as fonts, they keep open.
+    """
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile, such as the one that looks
+            name = str(fd.readlink())
+            if not name.startswith(("socket:", "pipe:", "/proc/", "/dev/", sys.prefix)):
+                found.add(f"{fd.name} {name}")
+    return found
+
+
+def _temporary_files() -> set[str]:
+    """What the processes of a job share: the one that made it removes it."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob(f"aisdatapipes-{os.getpid()}-*")}
 
 
 def _sockets() -> set[str]:

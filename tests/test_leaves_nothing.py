@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
 
 import pytest
 
+from aisdatapipes.flow.catalog import Catalog
+from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store.source import source_of
 from tests import conftest
 
 
@@ -48,15 +53,46 @@ def a_segment() -> Iterator[None]:
     segment.unlink()
 
 
-KINDS = {"threads": a_thread, "children": a_child, "sockets": a_connection, "shared memory": a_segment}
+@contextlib.contextmanager
+def a_file() -> Iterator[None]:
+    with tempfile.TemporaryFile():
+        yield
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_stays_is_seen(kind, monkeypatch):
+@contextlib.contextmanager
+def an_epoll() -> Iterator[None]:
+    with select.epoll():
+        yield
+
+
+@contextlib.contextmanager
+def an_event() -> Iterator[None]:
+    fd = os.eventfd(0)
+    yield
+    os.close(fd)
+
+
+@contextlib.contextmanager
+def a_listing() -> Iterator[None]:
+    catalog = Catalog([source_of("ais://b/", ClientConfig("http://127.0.0.1:9"))])
+    with catalog.alone():
+        pass
+    yield
+    del catalog
+
+
+KINDS = [
+    ("threads", a_thread), ("children", a_child), ("sockets", a_connection), ("shared memory", a_segment),
+    ("open files", a_file), ("open files", an_epoll), ("open files", an_event), ("temporary files", a_listing),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "thing"), KINDS)
+def test_what_stays_is_seen(kind, thing, monkeypatch):
     """While something stays, the wait for nothing fails and says which kind; when it is gone, nothing is left."""
     monkeypatch.setattr(conftest, "PATIENCE", 0.3)
     before = conftest._possessions()
-    with KINDS[kind]():
+    with thing():
         with pytest.raises(AssertionError, match=kind):
             conftest._wait_for_nothing(before)
         assert kind in conftest._left(before)

@@ -10,6 +10,7 @@ from aistore.sdk import Client
 from aistore.sdk.enums import Colocation
 from typing_extensions import Unpack
 
+from aisdatapipes.datasets.iter_dataset import named
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
@@ -77,7 +78,7 @@ class AISBatchIterDataset(AISBaseIterDataset):
     def _samples(self, urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[str, bytes]]:
         form = BatchForm(self.output_format, self.streaming, int(self.colocation))
         contents = fetched(urls, self._clusters(), self._fetch, meter, self._tolerance, form)
-        return ((url.name, data) for url, data in contents)
+        return map(named, contents)
 
 
 def skip_missing(error: AISPipeError) -> Verdict:

@@ -118,4 +118,5 @@ def _passed(sampler: BatchSampler, cursor: Cursor) -> Generator[list[int], None,
             yield batch
         cursor.ended = True
     finally:
-        resume.shared.end_pass()
+        if cursor.is_own:
+            resume.shared.end_pass()

@@ -46,6 +46,9 @@ class _Counted(Shared):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # it has no memory of its own to begin anew
+
     def add(self, meter: Meter, before: Meter) -> Meter:
         """Count what was done; not the time until the source was asked again, in which others were waited for."""
         return self._shared.add(dataclasses.replace(meter, consumer_s=0.0), before)

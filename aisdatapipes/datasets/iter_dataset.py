@@ -47,4 +47,12 @@ class AISIterDataset(AISBaseIterDataset):
 
     def _samples(self, urls: Iterator[AISURL], meter: Meter) -> Iterator[tuple[str, bytes]]:
         contents = fetched(urls, self._clusters(), self._fetch, meter, self._tolerance)
-        return ((url.name, data) for url, data in contents)
+        return map(named, contents)
+
+
+def named(fetched: tuple[AISURL, Any]) -> tuple[str, Any]:
+    """``(name, content)`` of ``(url, content)``.
+
+    It is for `map`: a loop would keep each content until the next one is there.
+    """
+    return fetched[0].name, fetched[1]

@@ -168,8 +168,9 @@ class AISMix(IterableDataset[Any]):
         finally:
             for drawing in drawings:
                 drawing.close()
-            shared.add(meter, Meter())
-            shared.end_pass()
+            if cursor.is_own:
+                shared.add(meter, Meter())
+                shared.end_pass()
 
     def _shares(self, start: Start, world: World) -> Iterator[Positions]:
         """The positions of this rank and worker, some at a time."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aisdatapipes.datasets.progress import Progress
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.model.errors import NotResumable
+from aisdatapipes.model.errors import ConfigError, NotResumable
 from aisdatapipes.order.standing import Standing
-from aisdatapipes.pipes.closing import closed_at_exit
+from aisdatapipes.pipes.closing import closed_at_exit, held_at_exit
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.resume import Cursor, Resume
+from aisdatapipes.store.forks import Home
 
 if TYPE_CHECKING:
     from aisdatapipes.datasets.iterable import AISBaseIterDataset
@@ -47,16 +51,44 @@ class Pass(Iterator[Any]):
         # A generator that does not know this object: no cycle, so a loop that breaks off ends it at once.
         self._samples = closed_at_exit(samples)
         self._over: dict[str, Any] | None = None
+        self._home = Home()
+        self._closing = False  # by another thread than the one that waits for a sample
 
     def __iter__(self) -> Pass:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "an iteration is under way in one process only: copy the dataset, and begin an iteration of that"
+        )
+
     def __next__(self) -> Any:
-        return next(self._samples)
+        self._home.check()
+        held_at_exit()
+        try:
+            sample = next(self._samples)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._check_alone(error)
+            held_at_exit()
+            raise
+        if self._closing:
+            self._samples.close()
+            raise StopIteration
+        return sample
+
+    def _check_alone(self, error: Exception) -> None:
+        """Raise `ConfigError` where it was not the samples that failed, but another thread is waiting for one."""
+        if isinstance(error, ValueError) and inspect.getgeneratorstate(self._samples) == inspect.GEN_RUNNING:
+            text = "this iteration is under way in another thread: begin one in each thread, or take turns by a lock"
+            raise ConfigError(text) from error
 
     def close(self) -> None:
-        """Stop: nothing is under way any more."""
-        self._samples.close()
+        """Stop: nothing is under way any more. An iteration that another thread waits in ends with its next sample."""
+        self._closing = True
+        with contextlib.suppress(ValueError):  # another thread is in it
+            self._samples.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where this iteration stands: behind the sample that it gave last."""
@@ -131,21 +163,35 @@ def passed(dataset: AISBaseIterDataset, begin: Begin, unit: str | None, cursor: 
     mine = dataset._dealt(meter, cursor)  # noqa: SLF001
     progress = _progress(dataset, unit) if unit is not None else None
     try:
-        for count, sample in enumerate(begin(mine, meter), 1):
+        samples = begin(mine, meter)
+        for count in itertools.count(1):  # a loop over the samples would keep each until the next one is there
+            try:
+                sample = next(samples)
+            except StopIteration:
+                break
             yield sample
+            del sample
             if not count % _RECORD_EVERY:
                 recorded = shared.add(meter, recorded)
                 if progress is not None:
                     progress.look()
         cursor.ended = True
     finally:
-        shared.add(meter, recorded)
-        if progress is None:
-            shared.end_pass()
-        else:
-            with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
-                last = shared.end_pass()
-            progress.close(complete=cursor.ended and last)
+        if cursor.is_own:
+            shared.add(meter, recorded)
+            _end(dataset, cursor, progress)
+
+
+def _end(dataset: AISBaseIterDataset, cursor: Cursor, progress: Progress | None) -> None:
+    shared = dataset._shared  # noqa: SLF001
+    last = False
+    if progress is None or not cursor.ended:  # then nobody asks who was the last one, and no file is made for that
+        shared.end_pass()
+    else:
+        with dataset._catalog.alone():  # noqa: SLF001 - else two workers that end together are both the last
+            last = shared.end_pass()
+    if progress is not None:
+        progress.close(complete=last)
 
 
 def _progress(dataset: AISBaseIterDataset, unit: str) -> Progress | None:

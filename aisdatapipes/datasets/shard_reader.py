@@ -198,6 +198,7 @@ class AISShardReader(AISBaseIterDataset):
         for key, sample in found:
             reached.items = meter.objects + meter.skipped
             yield key, self.ZeroDict(sample)
+            del sample
         reached.items = meter.objects + meter.skipped
 
     def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
@@ -207,7 +208,10 @@ class AISShardReader(AISBaseIterDataset):
             Shard(stream.url, stream, stream.file, stream.extensions, stream.start, stream.whole) for stream in streams
         )
         found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode)
-        return ((key, self.ZeroDict(sample)) for key, sample in found)
+        return map(self._zero_filled, found)
+
+    def _zero_filled(self, found: tuple[str, dict[str, Any]]) -> tuple[str, ZeroDict]:
+        return found[0], self.ZeroDict(found[1])
 
     # ---- with an index, the items are samples
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
+import re
 import tempfile
 import threading
 import uuid
@@ -24,8 +26,11 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.store.source import Source
 
 T = TypeVar("T")
+_alive: weakref.WeakSet[Catalog] = weakref.WeakSet()
+_watched: set[Path] = set()  # files of which this worker sees to it that they do not outlive the job
 
 _DERIVED = ".derived"
+_NAME = re.compile(r"aisdatapipes-(?P<owner>\d+)-(?P<namespace>\d*)-[0-9a-f]{32}")
 
 
 class Catalog:
@@ -48,15 +53,21 @@ class Catalog:
         self._listing: Listing | None = _one(tuple(parts)) if at_hand else None
         self._parts = () if at_hand else tuple(parts)
         self._derived: Any = None
-        self._lock = threading.RLock()
+        self._lock, self._alone = threading.RLock(), False
+        self._begin_job()
+        _alive.add(self)
+
+    def _begin_job(self) -> None:
+        """What one process makes is for this one and its workers."""
         self._owner = os.getpid()
-        self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{uuid.uuid4().hex}"
+        self._path = Path(tempfile.gettempdir()) / f"aisdatapipes-{self._owner}-{_namespace()}-{uuid.uuid4().hex}"
         weakref.finalize(self, _remove, self._path, self._owner)
 
     def listing(self, meter: Meter) -> Listing:
         """The listing; at most one of the processes of a job makes it."""
         with self._lock:
             if self._listing is None:
+                self._see_to_files()
                 # Workers may have made it already, whoever is asking now.
                 self._listing = self._from_file() or (self._shared(meter) if self._is_worker() else self._made(meter))
             return self._listing
@@ -90,9 +101,27 @@ class Catalog:
             made: T = self._derived
             return made
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Inside it no other process of the job is inside it."""
-        return _locked(self._path.with_suffix(".lock"))
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside it no other process or thread of the job is inside it."""
+        with self._lock:
+            if self._alone:  # the collector, which may run inside it, has found another iteration to end
+                yield
+                return
+            self._see_to_files()
+            self._alone = True
+            try:
+                with _locked(self._path.with_suffix(".lock")):
+                    yield
+            finally:
+                self._alone = False
+
+    def _see_to_files(self) -> None:
+        """A worker whose job is killed removes, at its own end, what the owner cannot remove any more."""
+        if self._is_worker() and self._path not in _watched:
+            _watched.add(self._path)
+            _remove_abandoned(self._path.parent)
+            multiprocessing.util.Finalize(None, _remove_orphan, (self._path, os.getppid()), exitpriority=0)
 
     def _made(self, meter: Meter) -> Listing:
         return Listing.of(self._parts, meter, self.name_filter)
@@ -123,7 +152,19 @@ class Catalog:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock, self._alone = threading.RLock(), False
+        _alive.add(self)
+        if os.getpid() == self._owner:  # a copy, which may outlive the original
+            self._begin_job()
+
+
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would stay locked for ever."""
+    for catalog in _alive:
+        catalog._lock, catalog._alone = threading.RLock(), False  # noqa: SLF001 - in a child that has one thread
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _sources_of(part: Source | Listing) -> tuple[Source, ...]:
@@ -164,5 +205,35 @@ def _private(path: str, flags: int) -> int:
 
 def _remove(path: Path, owner: int) -> None:
     if os.getpid() == owner:
-        for one in (path, path.with_suffix(".lock"), path.with_suffix(".new"), path.with_suffix(_DERIVED)):
-            one.unlink(missing_ok=True)
+        _remove_files(path)
+
+
+def _remove_orphan(path: Path, parent: int) -> None:
+    """At the end of a worker: if the process that would remove the files was killed, nobody else does."""
+    # For multiprocessing a parent lives as long as a worker that was forked later; with a fork server it is not the
+    # parent for the system.
+    by_multiprocessing = multiprocessing.parent_process()
+    if os.getppid() != parent or (by_multiprocessing is not None and not by_multiprocessing.is_alive()):
+        _remove_files(path)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Files of jobs that were killed with all their workers; not those of a container that shares the folder."""
+    for path in folder.glob("aisdatapipes-*"):
+        found = _NAME.fullmatch(path.stem)
+        if found and found["namespace"] == _namespace() != "" and not Path(f"/proc/{found['owner']}").exists():
+            with contextlib.suppress(OSError):  # somebody else's, or removed meanwhile
+                path.unlink()
+
+
+def _namespace() -> str:
+    """What tells two containers apart in which processes may have the same numbers; empty where nothing does."""
+    try:
+        return "".join(re.findall(r"\d+", os.readlink("/proc/self/ns/pid")))  # noqa: PTH115 - no file
+    except OSError:
+        return ""
+
+
+def _remove_files(path: Path) -> None:
+    for one in (path, path.with_suffix(".lock"), path.with_suffix(".new"), path.with_suffix(_DERIVED)):
+        one.unlink(missing_ok=True)

@@ -23,4 +23,6 @@ def decoded(
         except AISPipeError as error:
             tolerance.bear(error, meter)
             continue
+        del sample
         yield key, values
+        del values

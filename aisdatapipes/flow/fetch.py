@@ -47,6 +47,7 @@ def fetched(
     try:
         for run in window.runs():
             taken.update(run)
+            run.clear()
             # The job of the first place is the next one of the window, if it has not been taken yet.
             while requests.places and requests.places[0].job in taken:
                 url, job, index = requests.places.popleft()
@@ -61,6 +62,7 @@ def fetched(
                     taken.discard(job)
                     otherwise.done_with(job)
                     window.release(job)
+                del job, data  # while the next one is waited for nobody but the consumer has them
     finally:
         otherwise.close()
         window.cancel()

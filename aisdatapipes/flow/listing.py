@@ -18,6 +18,7 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.model.errors import StoreError, Unavailable
 from aisdatapipes.model.url import AISURL, bucket_url
 from aisdatapipes.store.ceiling import most_in_memory
+from aisdatapipes.store.forks import Home
 from aisdatapipes.store.pages import PageRead, PageTurns
 from aisdatapipes.store.pool import cluster_of
 from aisdatapipes.store.source import Source
@@ -85,6 +86,7 @@ def _paged(source: Source, prefix: str, meter: Meter) -> Iterator[Chunk]:
     cluster = cluster_of(source.config)
     cluster.prepare()  # whoever lists will read
     arrived: queue.SimpleQueue[PageRead] = queue.SimpleQueue()
+    home = Home()
 
     def ask(page: BriefPage) -> PageRead:
         options = ListOptions(prefix=prefix, token=page.token, uuid=page.uuid, props="name,size")
@@ -96,6 +98,7 @@ def _paged(source: Source, prefix: str, meter: Meter) -> Iterator[Chunk]:
     read: PageRead | None = ask(BriefPage())
     try:
         while read is not None:
+            home.check()  # to a forked child nothing comes
             began = time.perf_counter()
             arrived.get()
             meter.list_s += time.perf_counter() - began

@@ -68,7 +68,7 @@ def located_samples(
     """
     reads = _Reads(table, clusters, run_bytes or plan.range_bytes, chosen)
     some = groups if together else (group[at : at + _PLANNED] for group in groups for at in _starts(group))
-    planned = (read for group in some for read in reads.planned(group, together=together))
+    planned = (read for group in some for read in _given_up(reads.planned(group, together=together)))
     jobs = ordered(planned, plan.width, plan.window_bytes, meter)
     try:
         for job in jobs:
@@ -77,6 +77,13 @@ def located_samples(
         yield from _complete(reads.samples, None, meter, tolerance, decode)
     finally:
         jobs.close()
+
+
+def _given_up(reads: list[_RunRead]) -> Iterator[_RunRead]:
+    """The same; a list of them would keep what they have read until the last one is taken."""
+    reads.reverse()
+    while reads:
+        yield reads.pop()
 
 
 def _starts(group: Positions) -> range:
@@ -105,6 +112,7 @@ def _complete(
             meter.objects += 1
             meter.bytes += sum(map(len, content.values()))
             yield wanted.key, values
+            del wanted, pieces, content, values  # nobody but the consumer has them
 
 
 class _Run:

@@ -150,11 +150,12 @@ class Requests(Iterator[FetchJob]):
 
     def _alone(self, cluster: Cluster, url: AISURL, owner: str | None) -> Read | LargeRead:
         plan = self._plan
-        if not _in_parts(url, plan):
+        part_bytes = _part_bytes(url, plan)
+        if not part_bytes:
             return Read(cluster, url, owner, verify=plan.verify)
         return LargeRead(
             cluster, url, owner,
-            part_bytes=plan.range_bytes, width=plan.width, verify=plan.verify, as_view=self._as_views,
+            part_bytes=part_bytes, width=plan.width, verify=plan.verify, as_view=self._as_views,
         )  # fmt: skip
 
 
@@ -167,9 +168,15 @@ def _can_be_named(url: AISURL) -> bool:
     return not url.etl_name
 
 
-def _in_parts(url: AISURL, plan: FetchPlan) -> bool:
+def _part_bytes(url: AISURL, plan: FetchPlan) -> int:
+    """Bytes of the parts in which an object is read; 0 for no parts.
+
+    What is large and not wanted in parts is one part: so it arrives in its place, and is not in memory twice.
+    """
     if url.size <= 0 or url.etl_name:  # an ETL answers as a whole
-        return False
+        return 0
     if plan.strategy == "ranges":
-        return url.size > plan.range_bytes
-    return plan.strategy == "auto" and url.size > max(WHOLE_BYTES, plan.range_bytes)
+        return plan.range_bytes if url.size > plan.range_bytes else 0
+    if plan.strategy == "auto" and url.size > max(WHOLE_BYTES, plan.range_bytes):
+        return plan.range_bytes
+    return url.size if url.size > WHOLE_BYTES else 0

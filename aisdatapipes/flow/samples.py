@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -79,7 +80,7 @@ def samples(
     found = _read(shards, fields, missing, meter, tolerance, reached or Reached())
     if decode is not None:
         return decoded(found, decode, meter, tolerance)
-    return ((key, sample) for _, key, sample in found)
+    return map(operator.itemgetter(1, 2), found)
 
 
 def _read(
@@ -108,6 +109,7 @@ def _read(
                     meter.skipped += 1
                 else:
                     yield shard.name, key, picked
+                del sample, picked  # nobody but the consumer has them
         except AISPipeError as error:
             tolerance.bear(error, meter)
         at.items += 1
@@ -136,6 +138,7 @@ def _left(
         else:
             at.passed, at.offset = all_of_it.passed, all_of_it.offset
             yield key, sample
+        del sample
 
 
 def _counted(members: Iterable[Member], shard: str, at: Reached, passed: int, start: int) -> Iterator[Sample]:
@@ -152,9 +155,11 @@ def _counted(members: Iterable[Member], shard: str, at: Reached, passed: int, st
             yield member
         end = behind
 
-    for number, sample in enumerate(convention.samples(noted(), shard), passed + 1):
-        at.passed, at.offset = number, max(0, end)
+    at.passed = passed
+    for sample in convention.samples(noted(), shard):
+        at.passed, at.offset = at.passed + 1, max(0, end)
         yield sample
+        del sample  # nobody but the consumer has it; enumerate would keep it, too
 
 
 def _picked(

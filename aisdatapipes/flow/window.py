@@ -22,7 +22,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.model.errors import ConfigError, StoreError
+from aisdatapipes.model.errors import StoreError
+from aisdatapipes.store.forks import Home
 
 # The longest run handed over at once, as a share of the width.
 RUN_SHARE = 0.75
@@ -94,9 +95,9 @@ def ordered(jobs: Iterator[J], width: int, window_bytes: int, meter: Meter) -> G
     window = Window(jobs, width, window_bytes, meter)
     try:
         for run in window.runs():
-            for job in run:
-                yield job
-                window.release(job)
+            while run:
+                yield run[0]
+                window.release(run.pop(0))  # nobody has it any more, nor its bytes
     finally:
         window.cancel()
 
@@ -118,8 +119,8 @@ class Window(Generic[J]):
         self._width = width
         self._bytes = window_bytes
         self._meter = meter
-        self._generation = _generation
-        self._news = threading.Condition(threading.Lock())
+        self._home = Home()
+        self._news = threading.Condition(threading.RLock())  # the collector may cancel this while it is held
         self._order: deque[J] = deque()  # built and not yet taken, in order
         self._built: deque[J] = deque()  # built and not yet started
         self._ahead = 0  # weight of what is in `_order`
@@ -141,7 +142,10 @@ class Window(Generic[J]):
         _open.add(self)
 
     def runs(self) -> Iterator[list[J]]:
-        """The jobs at the head of the window, some at a time, until there are no more; each is to be released."""
+        """The jobs at the head of the window, some at a time, until there are no more; each is to be released.
+
+        Whoever takes them has them alone: a job that is released is to be forgotten, for it keeps its bytes.
+        """
         while True:
             self.fill()
             began = time.perf_counter()
@@ -214,8 +218,7 @@ class Window(Generic[J]):
     def check_process(self) -> None:
         """Raise `ConfigError` in a process that was forked from the one that this window belongs to."""
         # Before any lock is touched: one that another thread held at the fork stays locked for ever.
-        if self._generation != _generation:
-            raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
+        self._home.check()
 
     def take(self) -> list[J]:
         """The jobs at the head of the window that have ended or are taken early; empty when there are no more."""
@@ -272,7 +275,7 @@ class Window(Generic[J]):
     def cancel(self) -> None:
         """Stop what is under way; nothing is waited for."""
         _open.discard(self)
-        if self._generation != _generation:
+        if not self._home.is_here:
             return  # what is under way belongs to the process that began it
         with self._news:
             self._cancelled = True
@@ -328,16 +331,6 @@ class Window(Generic[J]):
             raise
 
 
-# The windows of this process that are open: they share its bytes. A forked child has none, and is of the next
-# generation: a number tells that for less than asking the system who this is.
+# The windows of this process that are open: they share its bytes. A forked child has none.
 _open: weakref.WeakSet[Window[Any]] = weakref.WeakSet()
-_generation = 0
-
-
-def _begin_anew() -> None:
-    global _generation  # noqa: PLW0603 - a child's fresh start
-    _open.clear()
-    _generation += 1
-
-
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_open.clear)

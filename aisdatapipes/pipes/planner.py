@@ -124,7 +124,8 @@ class AISPlanner(AISPipe[Any]):
                     yield items[position]
             # Pipes after this one may still hold some of them: the end of the plan is not the end of the iteration.
         finally:
-            self._resume.shared.end_pass()
+            if cursor.is_own:
+                self._resume.shared.end_pass()
 
     def _check_visible(self) -> None:
         ahead = self._coming.ahead if self._coming is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from aisdatapipes.order.standing import Standing, Start, job_state, place_of_wor
 from aisdatapipes.order.state import OrderState
 from aisdatapipes.pipes.place import current_world
 from aisdatapipes.pipes.shared import Shared
+from aisdatapipes.store.forks import Home
 
 log = logging.getLogger("aisdatapipes")
 
@@ -53,14 +53,13 @@ class Cursor:
         self.has_begun = False
         self.begun, self.place = Start(), World()  # where it began, and as which part of the job
         self.ended = False
-        self._pid = 0  # of the process that began it
+        self._home = Home()
 
     def begin(self, start: Start, world: World) -> None:
         """The iteration begins; `NotResumable` if it cannot begin there."""
         if (start.within or start.passed) and not self.divisible:
             raise NotResumable("the state stands inside a shard, but here shards are not read sample by sample")
         self.has_begun, self.begun, self.place = True, start, world
-        self._pid = os.getpid()
         if self.reached is not None:
             self.reached.passed, self.reached.offset = start.inside(world)
 
@@ -88,8 +87,8 @@ class Cursor:
 
     @property
     def is_own(self) -> bool:
-        """False for what a forked process inherited."""
-        return self._pid == os.getpid()
+        """False for what a forked process inherited: it lets go of it, and its parent goes on and counts."""
+        return self._home.is_here
 
 
 class Resume:

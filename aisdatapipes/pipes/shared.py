@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from aisdatapipes.flow.meter import Meter, verdict
-from aisdatapipes.model.errors import NotResumable
+from aisdatapipes.model.errors import AISPipeError, NotResumable
 from aisdatapipes.order.standing import Start, fingerprint_of, numbers_of
 
 _COUNTERS = [field.name for field in dataclasses.fields(Meter)]
@@ -28,6 +28,7 @@ _NEXT, _LAST = slice(0, 9), slice(9, 18)
 _NEXT_EPOCH = 0
 _STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(18, 23)
 _FIRST_COUNTER = 23
+_LONG_AGO = 1e-9  # a time before any that the clock shows
 _OBJECTS, _BYTES = (_FIRST_COUNTER + _COUNTERS.index(name) for name in ("objects", "bytes"))
 # What stands for the beginning where there is none.
 _NOT_HERE = Start(-1)
@@ -37,18 +38,30 @@ class Shared:
     """Epochs and counters of one dataset or plan."""
 
     def __init__(self) -> None:
-        self._table = torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64)
-        self._table.share_memory_()  # type: ignore[no-untyped-call]
-        self._table[:, _NEXT] = _row_of(Start())
+        self._table = _shared(torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64))
+        self._rows()[:, _NEXT] = _row_of(Start())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._table.is_shared():  # type: ignore[no-untyped-call]  # a copy, not what a worker inherits
+            self._begin_alone()
+
+    def _begin_alone(self) -> None:
+        """The copy's iterations begin where those of the original would; none of them has begun, nothing is counted."""
+        _shared(self._table)
+        rows = self._rows()
+        last, there_is_one = int(rows[:, _STAMP].argmax()), bool(rows[:, _STAMP].any())
+        rows[:, _STAMP:] = 0
+        rows[last, _STAMP] = _LONG_AGO if there_is_one else 0
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration of every worker is epoch ``epoch``; at the position that was loaded, if it is that one."""
-        following = self._table[:, _NEXT]
+        following = self._rows()[:, _NEXT]
         others = following[1:]
         loaded = (others == following[0]).all() or (others == _row_of(_NOT_HERE)).all()
         if not loaded or int(following[0, _NEXT_EPOCH]) != epoch:
             following[:] = _row_of(Start(epoch))
-        self._table[:, _STAMP] = 0
+        self._rows()[:, _STAMP] = 0
 
     def load(self, start: Start, *, everywhere: bool) -> None:
         """The next iteration begins there: that of every worker, or only of this process.
@@ -56,10 +69,10 @@ class Shared:
         Workers of a process that goes on by itself have nowhere to begin.
         """
         if not everywhere and get_worker_info() is None:
-            self._table[:, _NEXT] = _row_of(_NOT_HERE)
-        rows = slice(None) if everywhere else slice(_row(), _row() + 1)
-        self._table[rows, _NEXT] = _row_of(start)
-        self._table[rows, _STAMP] = 0
+            self._rows()[:, _NEXT] = _row_of(_NOT_HERE)
+        rows = self._rows()[slice(None) if everywhere else slice(_row(), _row() + 1)]
+        rows[:, _NEXT] = _row_of(start)
+        rows[:, _STAMP] = 0
 
     def next_start(self) -> Start:
         """Where the iteration begins that this process would begin next."""
@@ -73,7 +86,7 @@ class Shared:
 
     def begin(self, start: Start) -> None:
         """An iteration begins there, in this process; the next one is the next epoch."""
-        row = self._table[_row()]
+        row = self._rows()[_row()]
         row[_NEXT] = _row_of(Start(start.epoch + 1))
         row[_LAST] = _row_of(start)
         row[_STAMP] = time.monotonic()  # the same clock in all processes of a machine
@@ -102,33 +115,48 @@ class Shared:
 
     def end_pass(self) -> bool:
         """A pass of this process has ended; True when no other worker of the loader is still at its own."""
-        self._table[_row(), _ENDED] += 1
-        return bool((self._peers()[:, _ENDED] >= self._table[_row(), _ENDED]).all())
+        row = self._rows()[_row()]
+        row[_ENDED] += 1
+        return bool((self._peers()[:, _ENDED] >= row[_ENDED]).all())
 
     def pass_counts(self) -> tuple[int, int]:
         """(objects, bytes) of the pass that this process is in, of all workers that have begun it."""
         peers = self._peers()
-        same = peers[peers[:, _PASSES] == self._table[_row(), _PASSES]]
+        same = peers[peers[:, _PASSES] == self._rows()[_row(), _PASSES]]
         objects = (same[:, _OBJECTS] - same[:, _OBJECTS_BEFORE]).sum()
         return int(objects), int((same[:, _BYTES] - same[:, _BYTES_BEFORE]).sum())
 
     def _rows(self) -> npt.NDArray[np.float64]:
-        """The same memory as an array: to look at single numbers takes a tenth of torch's time."""
+        """The same memory as an array: a tenth of torch's time, and a daemon thread may be in it when the program ends.
+
+        torch lets go of the interpreter while it works; a thread that then does not get it back aborts the program.
+        """
         rows: npt.NDArray[np.float64] = self._table.numpy()
         return rows
 
-    def _peers(self) -> torch.Tensor:
+    def _peers(self) -> npt.NDArray[np.float64]:
         """The rows of all workers of the loader that this process belongs to."""
         info = get_worker_info()
-        return self._table[:1] if info is None else self._table[1 : 1 + min(info.num_workers, _ROWS - 1)]
+        return self._rows()[:1] if info is None else self._rows()[1 : 1 + min(info.num_workers, _ROWS - 1)]
 
     def stats(self) -> dict[str, Any]:
         """The counters of all processes together, and what follows from them."""
-        sums = self._table[:, _FIRST_COUNTER:].sum(0).tolist()
+        sums = self._rows()[:, _FIRST_COUNTER:].sum(0).tolist()
         counts = {
             name: value if name.endswith("_s") else int(value) for name, value in zip(_COUNTERS, sums, strict=True)
         }
         return {**counts, "verdict": verdict(counts)}
+
+
+def _shared(table: torch.Tensor) -> torch.Tensor:
+    """The same tensor, in shared memory."""
+    try:
+        return table.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+    except (OSError, RuntimeError) as error:
+        raise AISPipeError(
+            f"no shared memory for what the processes of a job know together: {error}; make room in /dev/shm "
+            "(docker run --shm-size=1g, or --ipc=host), or for open files (ulimit -n)"
+        ) from error
 
 
 def _row() -> int:
@@ -136,10 +164,10 @@ def _row() -> int:
     return 0 if info is None else 1 + info.id % (_ROWS - 1)
 
 
-def _row_of(start: Start) -> torch.Tensor:
+def _row_of(start: Start) -> npt.NDArray[np.float64]:
     *numbers, fingerprint, within_offset, passed_offset = start
     row = [*numbers, within_offset, passed_offset, *numbers_of(fingerprint)]
-    return torch.tensor(row, dtype=torch.float64)
+    return np.array(row, np.float64)
 
 
 def _start_of(row: npt.NDArray[np.float64]) -> Start:

@@ -10,18 +10,18 @@ the archive back for about 100 ms, and whoever waited for it would wait at every
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aisdatapipes.model.errors import BucketNotFound, ConfigError, CorruptBody, CorruptShard, StoreError, Unavailable
+from aisdatapipes.model.errors import BucketNotFound, CorruptBody, CorruptShard, StoreError, Unavailable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.ceiling import SLACK_BYTES, most_in_memory
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
+from aisdatapipes.store.forks import Home
 from aisdatapipes.store.transport import Reply
 from aisdatapipes.wire.archive import opened
 from aisdatapipes.wire.batch import BatchEntry, BatchRequest, decoded_reply, encoded_request, member_name
@@ -73,7 +73,7 @@ class BatchRead(Exchange):
 
     # fmt: off
     __slots__ = (
-        "_at", "_contents", "_entries", "_names", "_news", "_parser", "_pid", "_waiting", "cost", "form", "held",
+        "_at", "_contents", "_entries", "_names", "_news", "_parser", "_waiting", "cost", "form", "held",
         "urls", "waited_s", "weight",
     )
     # fmt: on
@@ -94,7 +94,7 @@ class BatchRead(Exchange):
         self._news = threading.Condition(threading.Lock())
         self._waiting = False
         self.waited_s = 0.0  # by the consumer, for members
-        self._pid = os.getpid()
+        self._home = Home()
 
     @property
     def most_bytes(self) -> int:
@@ -160,8 +160,7 @@ class BatchRead(Exchange):
         return [url for url, data in zip(self.urls[index:], self._contents[index:], strict=True) if data is None]
 
     def _wait_for(self, index: int) -> None:
-        if os.getpid() != self._pid:
-            raise ConfigError("this iterator was begun in another process: begin a new one after the fork")
+        self._home.check()
         began = time.perf_counter()
         with self._news:
             self._waiting = True  # before it looks: the other thread looks here after it has changed something

@@ -121,7 +121,8 @@ class Cluster:
     def prepare(self) -> None:
         """Ask for the map, if it is not there, and do not wait: it comes while something else does."""
         with self._lock:
-            if self._opening is not None or self._targets[0] or self.without_map:
+            failed = self._opening is not None and self._opening.error is not None
+            if self._targets[0] or self.without_map or (self._opening is not None and not failed):
                 return
             read = self._opening = MapRead(self)
         read.begin()

@@ -25,14 +25,15 @@ from typing import Any
 import pycurl
 
 from aisdatapipes.model.config import ClientConfig
-from aisdatapipes.store import handles
+from aisdatapipes.store import descriptors, handles
+from aisdatapipes.store.forks import Home
 from aisdatapipes.store.token import token_of
-from aisdatapipes.store.transport import Done, Failure, Reply, Request, excess, tell
+from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, Reply, Request, excess, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
+_FIRST_COMMANDS = 2
 MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
 WATCH_S = 0.5  # seconds between two looks at what may be silent
-_CLOSED = Failure("closed", "the transport was closed meanwhile")
 
 
 class CurlTransport:
@@ -40,16 +41,19 @@ class CurlTransport:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._lock = threading.Lock()  # guards what follows; never held while a `done` runs
+        # Guards what follows; never held while a `done` runs. Wherever the collector runs, inside it too, it may find
+        # an iteration that nobody can reach, and cancel what that has under way.
+        self._lock = threading.RLock()
         self._loop: _Loop | None = None
         self._closed = False
+        self._home = Home()  # in a child the lock may be one that stays locked for ever
 
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
         try:
-            failure = None if self._tell(_Loop.begin, _Transfer(request, done), start=True) else _CLOSED
-        except (OSError, RuntimeError) as error:  # no file descriptor or no thread left to start with
-            failure = Failure("local", str(error))
+            failure = self._tell(_Loop.begin, _Transfer(request, done), start=True)
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread left to start with
+            failure = Failure("local", descriptors.lack() or str(error))
         if failure is not None:
             tell(done, Reply(0, [], b"", failure))
 
@@ -63,6 +67,8 @@ class CurlTransport:
 
     def close(self) -> None:
         """End the thread and every connection."""
+        if not self._home.is_here:
+            return
         with self._lock:
             self._closed = True
             loop, self._loop = self._loop, None
@@ -72,19 +78,22 @@ class CurlTransport:
         if loop is not None:
             loop.thread.join()
 
-    def _tell(self, verb: Callable[[_Loop, Any], None], argument: object, *, start: bool = False) -> bool:
+    def _tell(self, verb: Callable[[_Loop, Any], None], argument: object, *, start: bool = False) -> Failure | None:
+        if not self._home.is_here:
+            return FORKED
         with self._lock:
             if self._closed:
-                return False
+                return CLOSED
             if self._loop is None:
                 if not start:
-                    return True  # no loop, no transfer that could be resumed or dropped
+                    return None  # no loop, no transfer that could be resumed or dropped
                 self._loop = _Loop(self._config, self._may_end, self._forget)
             loop = self._loop
             loop.commands.append((verb, argument))
-            if len(loop.commands) == 1:  # else a wake-up is on its way already
+            # Else a wake-up is on its way already. The second may be of the collector, just before this looks.
+            if len(loop.commands) <= _FIRST_COMMANDS:
                 loop.wake()
-        return True
+        return None
 
     def _may_end(self, loop: _Loop) -> bool:
         """Asked by a loop that is idle: after True it gets no more commands."""
@@ -133,15 +142,22 @@ class _Loop:
         self._watched_at = 0.0
         self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
         self._wanted: set[int] = set()  # sockets that libcurl waits for now
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE)
+        self._most = descriptors.connections_at_most()
+        self._queued: deque[_Transfer] = deque()  # they wait for one of these connections
         self._poll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake_fd, select.EPOLLIN)
         self.thread = threading.Thread(target=self._run, name="aisdatapipes-engine", daemon=True)
-        self.thread.start()
+        try:
+            self._multi = pycurl.CurlMulti()
+            self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+            self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+            self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE, self._most))
+            self.thread.start()
+        except (RuntimeError, pycurl.error) as error:  # no thread, or no descriptor, left
+            why = descriptors.lack() or str(error)
+            os.close(self._wake_fd)  # the others close themselves
+            raise RuntimeError(why) from error
 
     def wake(self) -> None:
         """End the sleep; called under the transport's lock, while this loop is the current one."""
@@ -151,7 +167,7 @@ class _Loop:
     # ---- the loop
 
     def _run(self) -> None:
-        left_by = _CLOSED
+        left_by = CLOSED
         try:
             while self._turn():
                 pass
@@ -171,6 +187,7 @@ class _Loop:
             verb(self, argument)
         if self.ending:
             return False
+        self._attach_queued()
         busy = bool(self._transfers)
         events = self._poll.poll(self._wait_s() if busy else LINGER)
         if not busy and not events:
@@ -282,7 +299,16 @@ class _Loop:
 
     # ---- transfers
 
+    def _attach_queued(self) -> None:
+        while self._queued and len(self._by_curl) < self._most:
+            transfer = self._queued.popleft()
+            if transfer.request in self._transfers:  # else it was dropped meanwhile
+                self._attach(transfer)
+
     def _attach(self, transfer: _Transfer) -> None:
+        if len(self._by_curl) >= self._most:
+            self._queued.append(transfer)
+            return
         request = transfer.request
         reuse = self._idle and handles.reusable(request)
         try:
@@ -308,6 +334,7 @@ class _Loop:
         del self._by_curl[curl]
         self._multi.remove_handle(curl)
         if keep and handles.reusable(transfer.request) and len(self._idle) < MAX_IDLE:
+            handles.let_go(curl)
             self._idle.append(curl)
         else:
             curl.close()
@@ -324,6 +351,8 @@ class _Loop:
                 if failure.kind == "excess":
                     failure = excess(transfer.request)
                     transfer.chunks.clear()  # nobody wants the beginning
+                elif failure.kind == "connect" and (lack := descriptors.lack()):
+                    failure = Failure("local", lack)
                 self._finish(transfer, failure)
 
     def _finish(self, transfer: _Transfer, failure: Failure | None) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from aisdatapipes.model.errors import Denied, ObjectNotFound, StoreError, Unavailable, shown
 from aisdatapipes.store import answers
+from aisdatapipes.store.forks import Home
 from aisdatapipes.store.token import token_of
 from aisdatapipes.store.transport import ANSWER_BYTES, Reply, Request, Sink
 from aisdatapipes.wire.clustermap import is_origin
@@ -48,7 +49,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_broken", "_cancelled", "_direct", "_done", "_over", "_sent", "_tried_at", "attempts",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_home", "_over", "_sent", "_tried_at", "attempts",
         "attempts_at_most", "body", "byte_range", "cluster", "ended", "error", "headers", "listed", "method",
         "outgrown", "owner", "path", "redirects", "reply", "request", "room", "silence_s", "sink", "subject", "what",
     )
@@ -103,7 +104,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Ask; `result` waits for the answer."""
-        self._over = threading.Event()
+        self._over, self._home = threading.Event(), Home()
         self.start(lambda _: self._over.set())
 
     def wait(self) -> Reply:
@@ -113,6 +114,7 @@ class Exchange:
 
     def wait_for_end(self) -> None:
         """Wait until what `begin` asked has its answer or its error."""
+        self._home.check()
         try:
             self._over.wait()
         except BaseException:  # Ctrl-C
@@ -201,11 +203,11 @@ class Exchange:
 
     def _ask_endpoint(self, reply: Reply) -> None:
         """The owner, as we compute it, did not give it: only the endpoint's word counts."""
+        if reply.failure is not None and reply.failure.kind in ("closed", "local"):
+            self._refused(reply)  # that says nothing about the owner
+            return
         self.cluster.distrust_placement(reply)
-        if reply.failure is not None and reply.failure.kind == "closed":
-            self._refused(reply)
-        else:
-            self._try(None)
+        self._try(None)
 
     def _redirected(self, reply: Reply) -> None:
         self.redirects += 1
@@ -296,6 +298,7 @@ class Exchange:
         if reply is not None:
             self.cluster.learn_latency(time.monotonic() - self._began)
         self.ended = True
+        self.sink = None  # itself, with some: what holds itself waits for the collector, and keeps its bytes until then
         self._done(self)
 
 

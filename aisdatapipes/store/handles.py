@@ -86,6 +86,15 @@ def aim(curl: Any, request: Request, lines: list[bytes], chunks: list[bytes], to
         curl.setopt(pycurl.CUSTOMREQUEST, request.method)
 
 
+def let_go(curl: Any) -> None:
+    """Forget what the last request was written into: an idle handle would keep its body."""
+    curl.setopt(pycurl.WRITEFUNCTION, _ignored)
+
+
+def _ignored(_data: bytes) -> None:
+    """Takes what comes, and keeps nothing."""
+
+
 def reusable(request: Request) -> bool:
     """True where `aim` can take all of the request back: method, body and ``fresh`` stick to a handle."""
     return request.method == "GET" and request.body is None and not request.fresh

@@ -67,7 +67,7 @@ class LargeRead:
         self.attempts = self.retries = 0
         self.cost = url.size
         self._times = self._size = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may cancel this while it is held
         self._cancelled = False
         self._parts: list[PartInMemory] = []  # of the present beginning
         self._whole: Read | None = None  # in their place

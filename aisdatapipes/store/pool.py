@@ -27,6 +27,7 @@ log = logging.getLogger("aisdatapipes")
 _warned = False
 _lock = threading.Lock()
 _clusters: dict[ClientConfig, Cluster] = {}
+_ending = False
 _inherited: list[dict[ClientConfig, Cluster]] = []
 
 
@@ -38,6 +39,8 @@ def cluster_of(config: ClientConfig) -> Cluster:
             # A target that is away when a worker begins was there when its parent listed.
             known = frozenset[str]().union(*(some[config].known for some in _inherited if config in some))
             found = _clusters[config] = Cluster(config, new_transport(config), known)
+            if _ending:
+                found.transport.close()  # a daemon thread goes on, but starts no other
         return found
 
 
@@ -80,5 +83,12 @@ def _after_fork() -> None:
     _clusters = {}
 
 
+def _end() -> None:
+    """A thread inside libcurl must not outlive the interpreter."""
+    global _ending  # noqa: PLW0603 - the program has one end
+    _ending = True
+    close_all()
+
+
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(close_all)  # a thread inside libcurl must not outlive the interpreter
+atexit.register(_end)

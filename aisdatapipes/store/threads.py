@@ -27,15 +27,15 @@ from urllib3.exceptions import (
 )
 
 from aisdatapipes.model.config import ClientConfig
-from aisdatapipes.store import answers
+from aisdatapipes.store import answers, descriptors
 from aisdatapipes.store.certificates import ca_bundle
+from aisdatapipes.store.forks import Home
 from aisdatapipes.store.token import token_of
-from aisdatapipes.store.transport import Done, Failure, FailureKind, Reply, Request, excess, tell
+from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, FailureKind, Reply, Request, excess, tell
 
 MAX_THREADS = 16  # more of them spend their time waiting for the GIL: 3,423 GET/s with 64, 2,159 with 16 at 5 ms
 LINGER = 2.0  # seconds
 CHUNK_BYTES = 1 << 20
-_CLOSED = Failure("closed", "the transport was closed meanwhile")
 
 
 class ThreadTransport:
@@ -43,7 +43,7 @@ class ThreadTransport:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._lock = threading.Lock()  # guards everything below
+        self._lock = threading.RLock()  # guards everything below; the collector may cancel while it is held
         self._news = threading.Condition(self._lock)  # for threads without a request
         self._resumed = threading.Condition(self._lock)  # for those whose sink said "not now"
         self._waiting: list[tuple[float, int, Request, Done]] = []  # a heap by the time when each is due
@@ -53,30 +53,44 @@ class ThreadTransport:
         self._threads: set[threading.Thread] = set()
         self._free = 0
         self._closed = False
+        self._home = Home()  # in a child the lock may be one that stays locked for ever
         self._pool = _pool(config)
 
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
+        if not self._home.is_here:
+            tell(done, Reply(0, [], b"", FORKED))
+            return
         with self._news:
-            if not self._closed:
-                heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
-                # Not "is one free": it may have been woken for another request and not yet have taken it.
-                if len(self._waiting) > self._free and len(self._threads) < MAX_THREADS:
-                    self._start_thread()
-                self._news.notify()
-                return
-        tell(done, Reply(0, [], b"", _CLOSED))
+            failure = CLOSED if self._closed else self._begin(request, done)
+        if failure is not None:
+            tell(done, Reply(0, [], b"", failure))
+
+    def _begin(self, request: Request, done: Done) -> Failure | None:
+        # Not "is one free": it may have been woken for another request and not yet have taken it.
+        if len(self._waiting) >= self._free and len(self._threads) < MAX_THREADS:
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # no more threads; those that are there do it
+                if not self._threads:
+                    return Failure("local", str(error))
+        heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
+        self._news.notify()
+        return None
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
         del request  # every paused thread asks its own sink again
-        with self._lock:
-            self._resumed.notify_all()
+        if self._home.is_here:
+            with self._lock:
+                self._resumed.notify_all()
 
     def cancel(self, request: Request) -> None:
         """Stop it."""
+        if not self._home.is_here:
+            return
         with self._news:
-            self._waiting = [entry for entry in self._waiting if entry[2] is not request]
+            self._waiting[:] = [entry for entry in self._waiting if entry[2] is not request]
             heapq.heapify(self._waiting)
             if request in self._working:
                 self._dropped.add(request)
@@ -84,6 +98,8 @@ class ThreadTransport:
 
     def close(self) -> None:
         """End the threads and every connection; what is being received is waited for."""
+        if not self._home.is_here:
+            return
         with self._news:
             self._closed = True
             left, self._waiting = self._waiting, []
@@ -91,15 +107,15 @@ class ThreadTransport:
             self._resumed.notify_all()
             threads = list(self._threads)
         for *_, done in left:
-            tell(done, Reply(0, [], b"", _CLOSED))
+            tell(done, Reply(0, [], b"", CLOSED))
         for thread in threads:
             thread.join()
         self._pool.clear()
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name="aisdatapipes-urllib3", daemon=True)
-        self._threads.add(thread)
         thread.start()
+        self._threads.add(thread)
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
@@ -145,7 +161,7 @@ class ThreadTransport:
             lines += [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
             try:
                 if not self._received(request, response, chunks):
-                    failure = _CLOSED  # or cancelled: then nobody hears of it
+                    failure = CLOSED  # or cancelled: then nobody hears of it
             except BaseException:
                 response.close()  # what else would come is not wanted
                 raise
@@ -158,6 +174,8 @@ class ThreadTransport:
             chunks.clear()  # nobody wants the beginning
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             failure = Failure(_kind(error, status), str(error) or repr(error))
+            if failure.kind == "connect" and (lack := descriptors.lack()):
+                failure = Failure("local", lack)
         return Reply(status, lines, b"".join(chunks), failure)
 
     def _opened_twice(self, request: Request) -> urllib3.BaseHTTPResponse:

@@ -125,6 +125,9 @@ class Reply:
 
 Done = Callable[[Reply], None]
 
+CLOSED = Failure("closed", "the transport was closed meanwhile")
+FORKED = Failure("closed", "it was begun in another process: begin anew after the fork")
+
 
 def tell(done: Done, reply: Reply) -> None:
     """Call a listener; one that fails is a defect, which must not end the thread that serves all the others."""
@@ -139,7 +142,8 @@ class Transport(Protocol):
 
     ``done`` is called exactly once for each `send`, on a thread of the transport, and must be quick. After `cancel`
     it is called no more, or one last time if it was under way. `close` answers what is left with a ``closed`` failure
-    and leaves no thread and no socket.
+    and leaves no thread and no socket. In a forked child, which has none of the threads, `send` is answered with a
+    ``closed`` failure, and the others do nothing.
     """
 
     def send(self, request: Request, done: Done) -> None:

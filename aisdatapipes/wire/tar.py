@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from aisdatapipes.model.errors import CorruptShard
+from aisdatapipes.wire.payload import Payload
 from aisdatapipes.wire.tar_header import (
     ANY_SIZE,
     BLOCK,
@@ -38,7 +39,6 @@ MAX_HEADER_BYTES = 1 << 20
 # LINK_MEMBER_BYTES. A target that is linked to again and again stays: a label file shared by a whole class.
 LINK_BYTES = 8 << 20
 LINK_MEMBER_BYTES = 1 << 20
-
 _REGULAR = b"0\x007"  # file, file of a v7 archive, "contiguous" file
 _LINK = ord("1")
 _WITHOUT_DATA = b"23456"  # symbolic link, character and block device, folder, pipe
@@ -101,7 +101,7 @@ class TarParser:
     # fmt: off
     __slots__ = (
         "_at", "_broken", "_garbage", "_global", "_kept_bytes", "_kind", "_link_bytes", "_missing", "_most", "_name",
-        "_offset", "_older", "_own", "_partial", "_parts", "_recent", "_size", "_skip", "_start", "_tied", "_turn_at",
+        "_offset", "_older", "_own", "_partial", "_payload", "_recent", "_size", "_skip", "_start", "_tied", "_turn_at",
         "_zero_blocks", "shard", "unterminated",
     )
     # fmt: on
@@ -119,7 +119,7 @@ class TarParser:
         self._garbage = False
         # The entry that is open: its header's offset, name, type, size, and what of its payload is there.
         self._at, self._name, self._kind, self._size = 0, b"", 0, 0
-        self._parts: list[bytes] = []
+        self._payload = Payload()
         self._missing = 0
         self._skip = 0  # bytes of padding and of payloads that nobody wants
         self._partial = b""  # of a header
@@ -185,14 +185,11 @@ class TarParser:
                 continue
             if self._missing:
                 piece = chunk[pos : pos + self._missing]
-                self._parts.append(piece)
+                self._payload.add(piece, self._size)
                 self._missing -= len(piece)
                 pos += len(piece)
                 if not self._missing:
-                    # One copy however many pieces; a piece that is a whole chunk was not copied before.
-                    payload = b"".join(self._parts)
-                    self._parts = []
-                    self._complete(payload, done)
+                    self._complete(self._payload.taken(), done)
                 continue
             if self._partial or end - pos < BLOCK:
                 piece = chunk[pos : pos + BLOCK - len(self._partial)]
@@ -213,7 +210,7 @@ class TarParser:
                 check_room(self._size, self._most)
                 self._missing = stop - end
                 if pos < end:
-                    self._parts.append(chunk[pos:])
+                    self._payload.add(chunk[pos:], self._size)
             pos = stop
 
     def _is_regular(self) -> bool:
@@ -375,7 +372,10 @@ def members(
     """
     parser = TarParser(shard, start=start, tied=tied, member_bytes=member_bytes)
     for chunk in chunks:
-        yield from parser.feed(chunk)
+        done = parser.feed(chunk)
+        done.reverse()
+        while done:
+            yield done.pop()  # nobody else has a member when the next one is read
     parser.close()
     if parser.unterminated and on_unterminated is not None:
         on_unterminated(shard)

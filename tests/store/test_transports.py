@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import random
@@ -472,3 +473,51 @@ def test_timeouts_without_end(new, there):
 def test_what_cannot_be_sent_is_a_failure(new, there):
     """A request that no HTTP library can send is answered, too."""
     assert ask(new(there.url()), Request(there.url("/a"), headers=("X: \udcff",))).failure is not None
+
+
+def test_a_collection_at_any_moment(kind, there):
+    """An iteration that nobody can reach is cancelled wherever the collector finds it: while something is sent, too."""
+
+    def send(moment):
+        transport, answers = kind(ClientConfig(there.url())), Answers()
+        dropped = Request(there.url("/good"), delay=HANG)
+        transport.send(dropped, answers.of(dropped))
+        if moment % 2:
+            transport.close()  # half of the times the thread has to be started
+            transport = kind(ClientConfig(there.url()))
+        good = Request(there.url("/good"))
+        gc.collect()  # from here on allocations are counted
+        cycle = Forgotten(transport, dropped)
+        cycle.itself = cycle
+        del cycle
+        gc.set_threshold(moment)
+        gc.enable()
+        transport.send(good, answers.of(good))
+        gc.disable()
+        while good not in [request for request, _ in answers.all]:
+            time.sleep(0.001)
+        transport.close()
+
+    before, on = gc.get_threshold(), gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for moment in range(1, 30):
+            sender = threading.Thread(target=send, args=(moment,), daemon=True)
+            sender.start()
+            sender.join(HANG)
+            assert not sender.is_alive(), f"a collection after {moment} allocations stops everything"
+    finally:
+        gc.set_threshold(*before)
+        if on:
+            gc.enable()
+
+
+class Forgotten:
+    """Cancels a request when it is collected, as an iteration does."""
+
+    def __init__(self, transport, request):
+        self.transport, self.request = transport, request
+
+    def __del__(self):
+        self.transport.cancel(self.request)
