@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import Sampler
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.model.errors import NotResumable
 from aisdatapipes.model.world import World
 from aisdatapipes.order.plan import Order

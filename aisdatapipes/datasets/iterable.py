@@ -25,7 +25,7 @@ from aisdatapipes.flow.catalog import Catalog
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.config import ClientConfig, FetchPlan
 from aisdatapipes.model.errors import ConfigError, NotResumable

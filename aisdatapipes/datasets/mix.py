@@ -23,7 +23,7 @@ from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.passes import Pass
 from aisdatapipes.datasets.plan import Plan
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even

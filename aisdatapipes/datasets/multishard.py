@@ -18,7 +18,7 @@ from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.members import member_counts
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.flow.shards import streamed
 from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError

@@ -24,14 +24,16 @@ from aisdatapipes.datasets.indexing import (
 from aisdatapipes.datasets.iterable import AISBaseIterDataset
 from aisdatapipes.datasets.options import IterOptions
 from aisdatapipes.datasets.sources import Prefixes
+from aisdatapipes.flow.buffered import Buffer
 from aisdatapipes.flow.clusters import Clusters
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.located import located_samples
 from aisdatapipes.flow.members import sample_counts
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import IndexMode, Resolved
-from aisdatapipes.flow.samples import Reached, Shard, samples
+from aisdatapipes.flow.samples import Shard, samples
 from aisdatapipes.flow.shards import streamed
 from aisdatapipes.flow.shardtable import ShardTable
 from aisdatapipes.model.errors import ConfigError
@@ -85,14 +87,19 @@ class AISShardReader(AISBaseIterDataset):
             that hate random reads and for small samples: the larger the blocks, the faster. Needs an index; shards
             that are streamed are shuffled as a whole.
         window_blocks: The more, the better samples are mixed. So many blocks are in memory.
+        shuffle_buffer: With ``shuffle``, where shards are streamed: each worker collects so many samples, of one shard
+            after the other, and hands them out in another order. 0 for the order of the archive. Samples that an index
+            has the place of are shuffled one by one anyway.
 
     Yields: ``(key, ZeroDict)``, of contents or decoded values. The key is the path up to the first dot of the last
         component, with folders; the extension is all that follows, in lower case (WebDataset's convention).
-    Order: shards as listed or shuffled, samples as in the archive; with an index, samples are what is shuffled.
+    Order: shards as listed or shuffled, samples as in the archive or shuffled in a buffer; with an index, samples are
+        what is shuffled.
     Memory: ``fetch.window_bytes`` and one sample in each worker, whatever the size of the shards; with blocks also
-        ``block_bytes * window_blocks``.
+        ``block_bytes * window_blocks``, with a buffer its samples.
     State: with an index, exact on any world, and of the same kind of index and the same blocks only. Without, exact at
-        every sample, on any world for that of one rank, in the same place for that of one of several. A plain tar is
+        every sample, on any world for that of one rank, in the same place for that of one of several, and inside a
+        shuffle buffer, which is read again from its first sample on. A plain tar is
         read on from where it stands; of any other shard the first samples are read again and passed over. Without
         ``fields`` the samples after it have the extensions of that shard and of the ones that follow.
     Raises: ``CorruptShard`` that names shard, member and offset; with an index ``CorruptBody`` for a shard that was
@@ -127,10 +134,12 @@ class AISShardReader(AISBaseIterDataset):
         join: Any = None,
         block_bytes: int = 0,
         window_blocks: int = 16,
+        shuffle_buffer: int = 0,
         **options: Unpack[IterOptions],
     ) -> None:
         super().__init__(bucket_list, prefix_map, partition_sources_by_worker, etl_name=etl_name, **options)
-        self._order = dataclasses.replace(self._order, blocks=_blocks(block_bytes, window_blocks, index))
+        blocks, buffer = _blocks(block_bytes, window_blocks, index), _checked_buffer(shuffle_buffer, self._order)
+        self._order = dataclasses.replace(self._order, blocks=blocks, buffer=buffer)
         self._show_progress = show_progress
         self._missing: Missing = checked_missing(missing)
         self._counts: npt.NDArray[np.int64] | None = None  # samples in each shard, once somebody has asked
@@ -166,8 +175,8 @@ class AISShardReader(AISBaseIterDataset):
 
     def __iter__(self) -> Iterator[tuple[str, ZeroDict]]:
         reached = Reached()
-        begin = functools.partial(self._samples, reached=reached)
         cursor = Cursor(Meter(), reached, divisible=True)
+        begin = functools.partial(self._samples, reached=reached, cursor=cursor)
         unit = ("shards" if self._table is None else "samples") if self._show_progress else None
         return self._iterate(begin, unit, cursor)
 
@@ -178,10 +187,12 @@ class AISShardReader(AISBaseIterDataset):
             )
         return super()._get_worker_iter_info()
 
-    def _samples(self, mine: Iterator[Any], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
+    def _samples(
+        self, mine: Iterator[Any], meter: Meter, reached: Reached, cursor: Cursor
+    ) -> Iterator[tuple[str, ZeroDict]]:
         table = self._table
         if table is None:
-            return self._streamed(mine, meter, reached)
+            return self._streamed(mine, meter, reached, self._buffer(cursor))
         return self._located(table, mine, meter, reached)
 
     def _located(
@@ -201,14 +212,24 @@ class AISShardReader(AISBaseIterDataset):
             del sample
         reached.items = meter.objects + meter.skipped
 
-    def _streamed(self, urls: Iterator[AISURL], meter: Meter, reached: Reached) -> Iterator[tuple[str, ZeroDict]]:
+    def _streamed(
+        self, urls: Iterator[AISURL], meter: Meter, reached: Reached, buffer: Buffer | None
+    ) -> Iterator[tuple[str, ZeroDict]]:
         listed = self._fields is None
         streams = streamed(urls, self._clusters(), self._fetch, meter, with_extensions=listed, start=reached.offset)
         shards = (
             Shard(stream.url, stream, stream.file, stream.extensions, stream.start, stream.whole) for stream in streams
         )
-        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode)
+        found = samples(shards, self._fields, self._missing, meter, self._tolerance, reached, self._decode, buffer)
         return map(self._zero_filled, found)
+
+    def _buffer(self, cursor: Cursor) -> Buffer | None:
+        """That of an iteration which has begun; None where samples keep their order."""
+        order, start, place = self._order, cursor.begun, cursor.place
+        if not order.buffer:
+            return None
+        before = start.position + start.taken
+        return Buffer(order.buffer, order.seed, start.epoch, f"{place.rank} {place.worker}", before)
 
     def _zero_filled(self, found: tuple[str, dict[str, Any]]) -> tuple[str, ZeroDict]:
         return found[0], self.ZeroDict(found[1])
@@ -294,6 +315,15 @@ class AISShardReader(AISBaseIterDataset):
 
     def _known_identity(self) -> Identity | None:
         return self._identity if self._index == "off" or self._catalog.knows_derived else None
+
+
+def _checked_buffer(size: int, order: Order) -> int:
+    """Samples of a shuffle buffer; 0 for none."""
+    if type(size) is not int or size < 0:
+        raise ConfigError(f"shuffle_buffer must be a number of samples, 0 for none, not {size!r}")
+    if size and not order.shuffle:
+        raise ConfigError("shuffle_buffer needs shuffle=True, which shuffles the shards too")
+    return size
 
 
 def _blocks(block_bytes: int, window_blocks: int, index: IndexMode) -> Blocks | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from aisdatapipes.flow.buffered import Buffer
 from aisdatapipes.flow.decoded import Decode, decoded
 from aisdatapipes.flow.meter import Meter
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.flow.tolerance import RAISE, Tolerance
 from aisdatapipes.model.errors import AISPipeError, shown
 from aisdatapipes.store.ceiling import most_in_memory
@@ -22,21 +25,6 @@ log = logging.getLogger("aisdatapipes")
 
 # Contents by extension: bytes, or what they were decoded to.
 Sample = tuple[str, dict[str, Any]]
-
-
-@dataclass(slots=True)
-class Reached:
-    """How far an iteration has come.
-
-    Args:
-        items: Shards that are done with.
-        passed: Samples of the next one that were handed out or left out; at the beginning, those to leave out.
-        offset: The byte of that shard behind these samples, from which it can be read on; 0 where it cannot.
-    """
-
-    items: int = 0
-    passed: int = 0
-    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +56,9 @@ def samples(
     tolerance: Tolerance = RAISE,
     reached: Reached | None = None,
     decode: Decode | None = None,
+    buffer: Buffer | None = None,
 ) -> Iterator[Sample]:
-    """The samples of every shard, in order; each as soon as its last member is in.
+    """The samples of every shard, in order, or shuffled by ``buffer``; each as soon as its last member is in.
 
     ``reached`` is kept up to date; the samples of the first shard that it names at the beginning are passed over: by
     the place where that shard begins, else by reading them.
@@ -77,7 +66,11 @@ def samples(
     ``missing`` says. An error that is tolerated ends its shard; the samples before it have been handed out. One of
     ``decode`` leaves out its sample alone.
     """
-    found = _read(shards, fields, missing, meter, tolerance, reached or Reached())
+    at = reached or Reached()
+    ahead = at if buffer is None else dataclasses.replace(at, drawn=0)
+    found = _read(shards, fields, missing, meter, tolerance, ahead)
+    if buffer is not None:
+        found = buffer.shuffled(found, ahead, at)
     if decode is not None:
         return decoded(found, decode, meter, tolerance)
     return map(operator.itemgetter(1, 2), found)

@@ -23,6 +23,8 @@ class Order:
         even: What ranks do about a remainder (`order.deal`); None for ``"none"`` with one rank, ``"repeat"`` with more.
         world: Rank and world size where they are given; None where they are to be found out.
         blocks: Neighbours are shuffled together; None to shuffle items one by one.
+        buffer: Samples of a worker that are shuffled among each other, where its items are streams of samples; 0 for
+            none.
     """
 
     shuffle: bool = False
@@ -31,6 +33,7 @@ class Order:
     even: Even | None = None
     world: World | None = None
     blocks: Blocks | None = None
+    buffer: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:

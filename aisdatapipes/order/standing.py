@@ -30,6 +30,7 @@ class Start(NamedTuple):
         fingerprint: Of the items that all this is about; None where nothing was loaded.
         within_offset, passed_offset: The bytes of these items where the next sample can be read from; 0 where only
             the beginning will do.
+        drawn: Samples behind these that it has handed out, of those that are in the shuffle buffer then.
     """
 
     epoch: int = 0
@@ -40,6 +41,7 @@ class Start(NamedTuple):
     fingerprint: str | None = None
     within_offset: int = 0
     passed_offset: int = 0
+    drawn: int = 0
 
     def inside(self, world: World) -> tuple[int, int]:
         """Samples of the first item of ``world`` that were consumed, and the byte behind them, or 0.
@@ -61,6 +63,8 @@ class Standing:
         passed: Samples of the next item that it has handed out, where an item has several.
         ended: The iteration is over.
         offset: The byte of that item where the next sample can be read from; 0 where only its beginning will do.
+        drawn: Samples behind all these that it has handed out, of those that are in the shuffle buffer.
+        buffer: Samples that the buffer has; 0 for no buffer.
     """
 
     begun: OrderState
@@ -69,16 +73,20 @@ class Standing:
     passed: int = 0
     ended: bool = False
     offset: int = 0
+    drawn: int = 0
+    buffer: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
+        """As JSON values; ``offset``, ``drawn`` and ``buffer`` only where they are there."""
+        found: dict[str, Any] = {
             "begun": self.begun.to_dict(),
             "place": list(self.place),
             "taken": self.taken,
             "passed": self.passed,
             "ended": self.ended,
-        } | ({"offset": self.offset} if self.offset else {})
+        }
+        optional = {"offset": self.offset, "drawn": self.drawn, "buffer": self.buffer if self.drawn else 0}
+        return found | {name: value for name, value in optional.items() if value}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Standing:
@@ -89,12 +97,17 @@ class Standing:
         if not isinstance(ended, bool):
             raise NotResumable(f"the state's 'ended' must be true or false, not {ended!r}")
         begun = OrderState.from_dict(state.get("begun"))
-        taken, passed, offset = (
-            checked_number(state, "taken"),
-            checked_number(state, "passed"),
-            checked_number(state, "offset", 0),
-        )
-        return cls(begun, tuple(place), taken, passed, ended, offset)
+        taken, passed = checked_number(state, "taken"), checked_number(state, "passed")
+        offset, drawn, buffer = (checked_number(state, name, 0) for name in ("offset", "drawn", "buffer"))
+        return cls(begun, tuple(place), taken, passed, ended, offset, drawn, buffer)
+
+    def check_buffer(self, size: int) -> None:
+        """Raise `NotResumable` where samples were handed out of a shuffle buffer that is of another size here."""
+        if self.drawn and self.buffer != size:
+            raise NotResumable(
+                f"the state stands inside a shuffle buffer of {self.buffer} samples, here it is of {size}; give the "
+                "same shuffle_buffer="
+            )
 
     def check_place(self, world: World, batch_size: int) -> None:
         """Raise `NotResumable` unless this is the place of the state."""
@@ -109,8 +122,12 @@ class Standing:
     def start(self) -> Start:
         """Where the iteration that goes on begins; of one that has ended, the next epoch."""
         begun = self.begun.next_epoch() if self.ended else self.begun
-        taken, passed, offset = (0, 0, 0) if self.ended else (self.taken, self.passed, self.offset)
-        return Start(begun.epoch, begun.position, begun.within, taken, passed, begun.fingerprint, begun.offset, offset)
+        start = Start(
+            begun.epoch, begun.position, begun.within, fingerprint=begun.fingerprint, within_offset=begun.offset
+        )
+        if self.ended:
+            return start
+        return start._replace(taken=self.taken, passed=self.passed, passed_offset=self.offset, drawn=self.drawn)
 
 
 def place_of_worker(world: World, batch_size: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch.utils.data import IterDataPipe
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.model.world import World
 from aisdatapipes.order.standing import Start
 from aisdatapipes.pipes.resume import Cursor

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import get_worker_info
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached
+from aisdatapipes.flow.reached import Reached
 from aisdatapipes.model.errors import ConfigError, NotResumable
 from aisdatapipes.model.world import World
 from aisdatapipes.order.plan import Order
@@ -62,6 +62,7 @@ class Cursor:
         self.has_begun, self.begun, self.place = True, start, world
         if self.reached is not None:
             self.reached.passed, self.reached.offset = start.inside(world)
+            self.reached.drawn = start.drawn
 
     def hand_out(self, items: int = 1) -> None:
         """So many items are handed out, or left out."""
@@ -84,6 +85,11 @@ class Cursor:
     def offset(self) -> int:
         """The byte of that item behind these samples; 0 where only its beginning will do."""
         return self.reached.offset if self.reached is not None else 0
+
+    @property
+    def drawn(self) -> int:
+        """Samples behind all these that were handed out, out of the shuffle buffer."""
+        return self.reached.drawn if self.reached is not None else 0
 
     @property
     def is_own(self) -> bool:
@@ -129,26 +135,27 @@ class Resume:
         """Where an iteration of this process stands; without one, where the next one begins."""
         if cursor is not None and cursor.has_begun:
             start, world, ended = cursor.begun, cursor.place, cursor.ended
-            taken, passed, offset = cursor.taken, cursor.passed, cursor.offset
+            taken, passed, offset, drawn = cursor.taken, cursor.passed, cursor.offset, cursor.drawn
         else:
             start = (cursor and cursor.loaded) or self.shared.next_start()
             world, ended = current_world(order.world), False
-            taken, (passed, offset) = start.taken, start.inside(world)
-        begun = _state(identity(start.epoch), order, start)
-        return Standing(begun, place_of_worker(world, order.batch_size), taken, passed, ended, offset)
+            taken, (passed, offset), drawn = start.taken, start.inside(world), start.drawn
+        begun, place = _state(identity(start.epoch), order, start), place_of_worker(world, order.batch_size)
+        return Standing(begun, place, taken, passed, ended, offset, drawn, order.buffer)
 
     def state_dict(
         self, order: Order, identity: Identity, batches: int | None, epoch: int | None, *, own: bool = False
     ) -> dict[str, Any]:
         """The state after ``batches``, or of this process's own iteration; a worker's `Standing` inside a worker.
 
-        ``own`` where ranks do not stand at the same step: then one of several has a `Standing` too.
+        ``own`` where ranks do not stand at the same step: then one of several has a `Standing` too, and so has one
+        that stands inside a shuffle buffer.
         """
         if batches is not None or epoch is not None:
             return self._after(order, identity, checked_batches(batches or 0), epoch).to_dict()
         standing = self.standing(self.cursor, order, identity)
         _, ranks, _, workers, _ = standing.place
-        if get_worker_info() is not None or workers > 1 or (own and ranks > 1):
+        if get_worker_info() is not None or workers > 1 or (own and (ranks > 1 or standing.drawn)):
             return standing.to_dict()
         return job_state(standing, order, identity(standing.begun.epoch).number).to_dict()
 
@@ -195,6 +202,7 @@ class Resume:
         standing = Standing.from_dict(state)
         self._check(standing.begun, order, identity)
         standing.check_place(current_world(order.world), order.batch_size)
+        standing.check_buffer(order.buffer)
         return standing
 
     def _check(self, saved: OrderState, order: Order, identity: Identity | None) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from aisdatapipes.flow.meter import Meter
-from aisdatapipes.flow.samples import Reached, Sample, Shard, samples
+from aisdatapipes.flow.reached import Reached
+from aisdatapipes.flow.samples import Sample, Shard, samples
 from aisdatapipes.flow.shards import ShardStream
 from aisdatapipes.flow.tolerance import OnError, Tolerance
 from aisdatapipes.model.errors import ConfigError

@@ -24,10 +24,10 @@ _ROWS = 257  # the main process and 256 workers; further workers share rows, and
 # Columns: where the row's next iteration begins (a `Start`, its fingerprint as two numbers); where its last one began,
 # in the same form, and when (0: none since an epoch was set or a state loaded); the passes that it has begun and ended;
 # what it had counted (objects, bytes) when its pass began. Doubles are exact up to 2**53.
-_NEXT, _LAST = slice(0, 9), slice(9, 18)
+_NEXT, _LAST = slice(0, 10), slice(10, 20)
 _NEXT_EPOCH = 0
-_STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(18, 23)
-_FIRST_COUNTER = 23
+_STAMP, _PASSES, _ENDED, _OBJECTS_BEFORE, _BYTES_BEFORE = range(20, 25)
+_FIRST_COUNTER = 25
 _LONG_AGO = 1e-9  # a time before any that the clock shows
 _OBJECTS, _BYTES = (_FIRST_COUNTER + _COUNTERS.index(name) for name in ("objects", "bytes"))
 # What stands for the beginning where there is none.
@@ -165,12 +165,12 @@ def _row() -> int:
 
 
 def _row_of(start: Start) -> npt.NDArray[np.float64]:
-    *numbers, fingerprint, within_offset, passed_offset = start
-    row = [*numbers, within_offset, passed_offset, *numbers_of(fingerprint)]
+    *numbers, fingerprint, within_offset, passed_offset, drawn = start
+    row = [*numbers, within_offset, passed_offset, drawn, *numbers_of(fingerprint)]
     return np.array(row, np.float64)
 
 
 def _start_of(row: npt.NDArray[np.float64]) -> Start:
     *numbers, high, low = row.tolist()
-    epoch, position, within, taken, passed, *offsets = map(int, numbers)
-    return Start(epoch, position, within, taken, passed, fingerprint_of(high, low), *offsets)
+    epoch, position, within, taken, passed, *others = map(int, numbers)
+    return Start(epoch, position, within, taken, passed, fingerprint_of(high, low), *others)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import os
 import resource
+from pathlib import Path
 
 MOST_CONNECTIONS = 1024
-_SHARE = 4  # of the descriptors that a process may have: workers, files and other clusters need some too
+# A quarter of the descriptors that a process may have, and half of those that are free when it begins: workers, files
+# and other clusters need some too.
+_SHARE, _SHARE_OF_FREE = 4, 2
 
 
 def connections_at_most() -> int:
     """Connections that one transport may have open at a time; further requests wait for their turn."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, limit // _SHARE))
+    if limit == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, limit // _SHARE, (limit - _open_ones()) // _SHARE_OF_FREE))
+
+
+def _open_ones() -> int:
+    """Descriptors of this process; 0 where nobody tells."""
+    try:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        return 0
 
 
 def lack() -> str | None:

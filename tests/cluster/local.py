@@ -89,7 +89,7 @@ class LocalCluster:
     @property
     def uuid(self) -> str:
         """The cluster's identity, which claims name."""
-        return str(json.loads(self._get("p1", "/v1/daemon?what=smap"))["uuid"])
+        return str(json.loads(self._call("p1", "/v1/daemon?what=smap"))["uuid"])
 
     @property
     def token(self) -> str | None:
