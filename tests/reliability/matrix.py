@@ -40,7 +40,7 @@ class Fault(NamedTuple):
     kind: str
     options: dict[str, Any]
     requests: str  # those that it fits, as a regular expression
-    or_error: str = ""  # what comes of it, if it stays, is this error or the data: that is a matter of luck
+    or_errors: tuple[str, ...] = ()  # what comes of it, if it stays, is one of these or the data: a matter of luck
 
     def __str__(self) -> str:
         return " ".join([self.kind, *(f"{name}={value}" for name, value in self.options.items())])
@@ -64,14 +64,15 @@ FAULTS = (
     Fault("wrong_length", {"by": -1}, _WITH_BODY),
     Fault("corrupt", {}, "get"),
     Fault("reset", {}, _ANSWERED),
-    # What has come before the reset counts, if the system has handed it over: the next try asks for the rest.
-    Fault("reset", {"after": 100}, _ANSWERED, "Truncated"),
+    # What has come before the reset counts, if the system has handed it over: the next try asks for the rest. If the
+    # reset is there first, the system throws away what has come, and there was no answer at all.
+    Fault("reset", {"after": 100}, _ANSWERED, ("Truncated", "Unavailable")),
     Fault("idle_close", {}, _ANSWERED),
     Fault("redirect_loop", {}, "redirect|redirect-batch"),
     Fault("redirect_elsewhere", {}, "redirect|redirect-batch"),
     Fault("refuse_direct", {}, "get"),
     # A redirect to the node that is not in the map is not followed; which node answers a get-batch is the proxy's choice.
-    Fault("stale_map", {}, "map", "Unavailable"),
+    Fault("stale_map", {}, "map", ("Unavailable",)),
     Fault("empty_page", {}, "list"),
     Fault("rebalance", {}, "list"),
     Fault("batch_short", {}, "batch"),
@@ -136,8 +137,10 @@ def outcomes(some: list[Cell], consumer: str) -> list[str]:
 
 
 def _shown(cell: Cell, outcome: str) -> str:
-    error = cell.fault.or_error
-    return f"data or {error}" if cell.stays and error and outcome in ("data", error) else outcome
+    possible = ["data", *cell.fault.or_errors]
+    if not cell.stays or len(possible) == 1 or outcome not in possible:
+        return outcome
+    return f"{', '.join(possible[:-1])} or {possible[-1]}"
 
 
 @contextlib.contextmanager
