@@ -58,8 +58,8 @@ def lacks(source: Source, began_at: float, again: bool = False) -> bool:
     if source.names is not None or source.bucket.provider != "ais":
         return False
     cluster = cluster_of(source.config)
-    found = cluster.came_or_went_since(began_at) or (again and cluster.lacks_a_target)
-    if cluster.lacks_a_target and not found:
+    found = cluster.came_or_went_since(began_at) or (again and cluster.membership.lacks_one)
+    if cluster.membership.lacks_one and not found:
         log.warning("%s: a target has left the cluster: what was on it is not listed", source.bucket)
     return found
 

@@ -19,6 +19,8 @@ from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import Denied, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.mapread import MapRead
+from aisdatapipes.store.membership import Membership
+from aisdatapipes.store.proxies import Proxies
 from aisdatapipes.store.transport import Reply, Transport
 from aisdatapipes.wire.clustermap import ClusterMap
 from aisdatapipes.wire.placement import owners, uname
@@ -45,6 +47,8 @@ class Cluster:
         latency_s: Seconds that the fastest answer took so far: a round trip, and what the cluster did; 0 before any.
         without_batches: True once the endpoint has told that it does not know get-batch.
         stale: True when something told that the map is out of date.
+        proxies: Which of them is asked.
+        membership: Which targets are here, and which are away.
         without_map: True where the token does not allow reading the map: AIStore's read-only role lacks
             ``SHOW-CLUSTER``. Then the endpoint's own redirects say who is of the cluster.
     """
@@ -57,6 +61,8 @@ class Cluster:
         self.latency_s = 0.0
         self.without_batches = False
         self.stale = False
+        self.proxies = Proxies(config.endpoint)
+        self.membership = Membership(known, patience_s=config.retry.deadline)
         self.without_map = False
         self._direct_allowed = True
         # Origins of the targets and their digests, as one value: a map may be read while others look.
@@ -66,44 +72,7 @@ class Cluster:
         self._waiting: list[Callable[[], None]] = []  # who wants to know when the map has been read
         self._read_at = -REFRESH_PAUSE
         self._told = False  # that targets have no TLS
-        self._missed: dict[str, float] = {}  # targets that were in the map and are not; since when
-        self._here = known  # targets that are in it
-        self._changed_at = 0.0  # when others were in it
-        self._others: tuple[str, ...] = ()  # origins of further proxies
-        self._asked = 0  # 0: the endpoint; n: the n-th of the others
-        self._turn = -1  # which of the others was asked last
         self._batches_from = 0.0  # when there may be get-batches again, on the monotonic clock
-
-    @property
-    def endpoint(self) -> str:
-        """Origin of the proxy that is asked at present: the endpoint, or another one while that is gone."""
-        at, others = self._asked, self._others
-        return others[at - 1] if 0 < at <= len(others) else self.config.endpoint
-
-    def leave(self, origin: str) -> None:
-        """The proxy does not answer: ask another one, in turn with the endpoint, which may be back."""
-        if self._others and origin == self.endpoint:
-            self._turn += 1
-            self._asked = 0 if self._asked else 1 + self._turn % len(self._others)
-
-    @property
-    def known(self) -> frozenset[str]:
-        """Ids of all targets that were in it."""
-        return self._here | self._missed.keys()
-
-    @property
-    def lacks_a_target(self) -> bool:
-        """True while a target is away that was here."""
-        return bool(self._missed)
-
-    def may_have_it(self, asked_at: float) -> bool:
-        """Whether an object may be here that was not found by a question of this time, on the monotonic clock.
-
-        It may be on a target that is away, which is waited for as long as for one object; or that has come meanwhile.
-        """
-        patience = self.config.retry.deadline
-        lately = any(time.monotonic() - since < patience for since in list(self._missed.values()))
-        return lately or self._changed_at >= asked_at
 
     @property
     def batches_rest(self) -> bool:
@@ -114,7 +83,9 @@ class Cluster:
         """A get-batch brought nothing."""
         if not self.batches_rest:
             log.warning(
-                "%s: a get-batch brought nothing: for %d s objects are read one by one", self.endpoint, BATCHES_REST_S
+                "%s: a get-batch brought nothing: for %d s objects are read one by one",
+                self.proxies.asked,
+                BATCHES_REST_S,
             )
         self._batches_from = time.monotonic() + BATCHES_REST_S
 
@@ -186,7 +157,7 @@ class Cluster:
         read = threading.Event()
         self.refresh(read.set, 0.0)
         read.wait()
-        return self.may_have_it(began_at)
+        return self.membership.may_have_it(began_at)
 
     def refresh(self, then: Callable[[], None], pause_s: float = REFRESH_PAUSE) -> None:
         """Read the map again, without waiting, and call ``then`` afterwards; many at once are one reading.
@@ -222,14 +193,9 @@ class Cluster:
     def _take(self, smap: ClusterMap | None) -> None:
         assert smap is not None  # noqa: S101 - it was read without an error
         self.origins = smap.origins | {self.config.endpoint}
-        here = frozenset(node.id for node in smap.targets)
-        now = time.monotonic()
-        self._missed = {one: self._missed.get(one, now) for one in (self._here | self._missed.keys()) - here}
-        if self._here and here != self._here:
-            self._changed_at = now
-        self._here = here
-        if not (self.config.token or self.config.token_file):  # that is for the endpoint only
-            self._others = tuple(node.url for node in smap.proxies if node.url != self.config.endpoint)
+        self.membership.note(node.id for node in smap.targets)
+        if not self.config.has_token:  # that is for the endpoint only
+            self.proxies.know(node.url for node in smap.proxies)
         usable = smap.usable_targets
         if self.config.endpoint.startswith("https:") and not self._told and any(_is_plain(one.url) for one in usable):
             self._told = True

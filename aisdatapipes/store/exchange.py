@@ -156,7 +156,7 @@ class Exchange:
             except Denied as error:
                 self._end(None, Denied(f"{self.what}: {error}", url=self.subject, attempts=self.attempts))
                 return
-        self._send(f"{origin or self.cluster.endpoint}{self.path}", delay=delay, with_token=origin is None)
+        self._send(f"{origin or self.cluster.proxies.asked}{self.path}", delay=delay, with_token=origin is None)
 
     def _send(self, url: str, *, delay: float = 0.0, with_token: bool = False) -> None:
         if self._cancelled:
@@ -257,14 +257,14 @@ class Exchange:
         if self.redirects:
             self.cluster.stale = True  # the endpoint sent us to a node that is gone
         elif self.request is not None:
-            self.cluster.leave(_origin(self.request.url))
+            self.cluster.proxies.leave(_origin(self.request.url))
 
     def _gone(self, error: StoreError, reply: Reply) -> None:
         """A listed object is not there. In a cluster that lacks a target that says little: it may be on that one."""
-        if self.cluster.lacks_a_target:
+        if self.cluster.membership.lacks_one:
             hint = "a target has left the cluster, and what is on it is not there until it is back"
             error = answers.error_of(reply, self.subject, self.what, self.attempts, hint=hint)
-        if self.cluster.may_have_it(self._tried_at):
+        if self.cluster.membership.may_have_it(self._tried_at):
             self._again(error, reply)
         else:
             self._end(None, error)

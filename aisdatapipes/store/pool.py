@@ -37,7 +37,7 @@ def cluster_of(config: ClientConfig) -> Cluster:
         found = _clusters.get(config)
         if found is None:
             # A target that is away when a worker begins was there when its parent listed.
-            known = frozenset[str]().union(*(some[config].known for some in _inherited if config in some))
+            known = frozenset[str]().union(*(some[config].membership.known for some in _inherited if config in some))
             found = _clusters[config] = Cluster(config, new_transport(config), known)
             if _ending:
                 found.transport.close()  # a daemon thread goes on, but starts no other
