@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import Dataset
 
 from aisdatapipes.datasets.indexing import checked_index, kept_tables, resolved
 from aisdatapipes.datasets.sources import Prefixes, as_list, checked_parts
@@ -118,6 +119,11 @@ class Manifest:
             made.table = getattr(sources, "_table", None)
             made._index = "off" if made.table is None else getattr(sources, "_index", "auto")
             return made
+        if isinstance(sources, Dataset):
+            raise ConfigError(
+                f"Manifest.of: {type(sources).__name__} has no listing of its own; make one of each dataset that it "
+                "reads"
+            )
         things = as_list(sources, "Manifest.of")
         chosen = checked_name_filter(name_filter)
         filtered = any(isinstance(thing, Manifest) and thing._is_filtered for thing in things)  # noqa: SLF001 - its own

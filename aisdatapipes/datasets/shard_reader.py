@@ -252,17 +252,15 @@ class AISShardReader(AISBaseIterDataset):
     def _resolved(self) -> Resolved:
         several = current_world(self._order.world).world_size > 1
         meter = Meter()
-        listings = [self._listing(), *(column.listing(meter) for column in self._columns)]
-        self._shared.add(meter, Meter())
-        return joined(
-            listings,
-            self._index,
-            self._clusters(),
-            Meter(),
-            show_progress=self._show_progress,
-            of_all_ranks=several,
-            kept=self._kept,
-        )
+        try:
+            listings = [self._listing(), *(column.listing(meter) for column in self._columns)]
+            return joined(
+                listings, self._index, self._clusters(), meter,
+                show_progress=self._show_progress, of_all_ranks=several, kept=self._kept,
+            )  # fmt: skip
+        finally:
+            # What was asked for an index is no object that anybody got.
+            self._shared.add(dataclasses.replace(meter, objects=0, bytes=0), Meter())
 
     @property
     def _samples_are_items(self) -> bool:

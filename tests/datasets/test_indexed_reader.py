@@ -48,6 +48,16 @@ def test_samples_are_those_of_the_stream(shards, index):
     assert AISShardReader.ZeroDict is type(next(iter(dataset))[1])
 
 
+@pytest.mark.parametrize("index", ["client", "server"])
+def test_requests_for_indexes_are_counted(shards, index):
+    """They are requests, but nobody got an object by them."""
+    dataset = made(shards, index=index)
+    len(dataset)
+    stats = dataset.stats()
+    assert len(SHARDS) <= stats["requests"]
+    assert (stats["objects"], stats["bytes"]) == (0, 0)
+
+
 def test_auto_takes_what_is_there(shards):
     """First nothing: shards are dealt whole; then the server's: samples are."""
     before, expected = made(shards, shuffle=True), list(range(TOTAL))

@@ -21,6 +21,7 @@ from aisdatapipes import (
     AISBatchIterDataset,
     AISIterDataset,
     AISMapDataset,
+    AISMix,
     AISMultiShardStream,
     AISParallelMapDataset,
     AISShardReader,
@@ -582,3 +583,11 @@ def test_documents_open_it_with_numpy(tmp_path):
     space: dict[str, object] = {}
     exec(block.replace('"train.npz"', repr(str(tmp_path / "train.npz"))), space)
     assert space["names"] == [b"a", "é".encode(), b"\xff"]
+
+
+def test_what_has_no_listing_of_its_own_is_refused(embedded_bucket):
+    """A mix reads other datasets, and each of them has a listing."""
+    embedded_bucket.fill({"a": b"A"})
+    mix = AISMix({AISIterDataset(embedded_bucket.url, config=embedded_bucket.server.config): 1})
+    with pytest.raises(ConfigError, match="AISMix has no listing of its own; make one of each dataset"):
+        Manifest.of(mix)

@@ -172,13 +172,13 @@ def test_the_endpoint_that_comes_back_is_asked_again(server, two_proxies):
     two_proxies._run(first.stop())
     server.faults.clear()
     Read(cluster, urls()[0]).wait()
-    assert cluster.endpoint == server.endpoint
+    assert cluster.proxies.asked == server.endpoint
     two_proxies._run(first.start())
     server._run(second.stop())
     read = Read(cluster, urls()[1])
     read.wait()
     cluster.transport.close()
-    assert (read.data, cluster.endpoint) == (DATA, two_proxies.endpoint)
+    assert (read.data, cluster.proxies.asked) == (DATA, two_proxies.endpoint)
 
 
 def test_a_token_stays_with_the_endpoint(server):
@@ -190,11 +190,7 @@ def test_a_token_stays_with_the_endpoint(server):
     with pytest.raises(Unavailable):
         Read(cluster, urls()[0]).wait()
     cluster.transport.close()
-    assert (server.requests.total(), cluster.endpoint) == (before, other_endpoint(cluster))
-
-
-def other_endpoint(cluster):
-    return cluster.config.endpoint
+    assert (server.requests.total(), cluster.proxies.asked) == (before, cluster.config.endpoint)
 
 
 # ---- get-batches that bring nothing
