@@ -25,7 +25,8 @@ PAUSE = 0.05  # seconds between two looks
 END = 20  # seconds
 
 JOB = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 from torch.utils.data import DataLoader
 from aisdatapipes import AISIterDataset, AISShardReader, ClientConfig, FetchPlan
 
