@@ -13,23 +13,31 @@ import pytest
 from tests.fuzz.parsers import PARSERS
 
 ROOT = Path(__file__).parent.parent.parent
-# All parsers together take a minute and a half. `python -m tests.fuzz` alone gives each of them 100,000 inputs.
-SECONDS = "9"
-PATIENCE = 100  # seconds until a run must have ended: starting it on a busy machine, and one input that hangs
+INPUTS = 100_000  # of each parser; each takes six seconds to a minute
+GUIDED_SECONDS = "6"  # coverage finds more with an input, and takes ten times as long for it
+PATIENCE = 300  # seconds until a run must have ended: on a busy machine, and with one input that hangs
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * PATIENCE)
 @pytest.mark.parametrize("name", PARSERS)
 def test_whatever_comes(name: str) -> None:
     """It answers or raises an error of its own; it does not hang, and its memory is bounded."""
-    command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", SECONDS]
+    assert _inputs(name, "--at-random", "--inputs", str(INPUTS), "--seconds", str(PATIENCE)) == INPUTS
+    assert _inputs(name, "--seconds", GUIDED_SECONDS) > 0
+
+
+def _inputs(name: str, *options: str) -> int:
+    """How many inputs a run tried, all of which held."""
+    command = [sys.executable, "-m", "tests.fuzz", name, *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
-    told = re.fullmatch(rf"{name}: [1-9]\d* inputs, held", done.stdout.strip().rpartition("\n")[2])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    told = re.fullmatch(rf"{name}: (\d+) inputs, held", done.stdout.strip().rpartition("\n")[2])
     assert told is not None
+    return int(told[1])
 
 
 def test_the_fuzzer_can_fail() -> None:
