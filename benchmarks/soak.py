@@ -71,16 +71,15 @@ def rank_main(job: Job, rank: int, words: Any, ends: Any) -> None:
     manifest = Manifest.of(f"ais://{job.bucket}/", config=config)
     words.put((rank, "ready", None))
     dice = random.Random(job.seed * 100 + rank)
-    epoch, state, had, stats = 0, None, Counter[str](), Counter[str]()
+    epoch, had, stats = 0, Counter[str](), Counter[str]()
+    state: dict[str, Any] | None = None
     while not ends.is_set():
         dataset = AISIterDataset(
             manifest, config=config, shuffle=True, seed=job.seed, batch_size=BATCH, even="none",
             world=World(rank, RANKS),
         )  # fmt: skip
         loader = DataLoader(dataset, BATCH, collate_fn=list, num_workers=WORKERS, multiprocessing_context="fork")
-        if state is None:
-            dataset.set_epoch(epoch)
-        else:
+        if state is not None:
             dataset.load_state_dict(state)
         stop_after = dice.randrange(1, 40) if dice.random() < RESUMES else None
         batches = 0
@@ -93,16 +92,16 @@ def rank_main(job: Job, rank: int, words: Any, ends: Any) -> None:
                 had.update(name for name, _ in batch)
                 if batches == stop_after or ends.is_set():
                     break
-            else:
-                words.put((rank, "epoch", (epoch, dict(had), dict(stats + Counter(numbers(dataset))))))
-                epoch, state, had, stats = epoch + 1, None, Counter(), Counter()
-                continue
-            words.put((rank, "resumed", None))
         except AISPipeError as error:
             words.put((rank, "error", f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"))
-        # As a job that is started again: by what was trained on so far.
+        # As a job that is started again: by what was trained on so far. Behind the last batch that is the next epoch.
         state = dataset.state_dict(batches=batches)
         stats.update(numbers(dataset))
+        if state["epoch"] == epoch:
+            words.put((rank, "resumed", None))
+        else:
+            words.put((rank, "epoch", (epoch, dict(had), dict(stats))))
+            epoch, had, stats = epoch + 1, Counter[str](), Counter[str]()
     words.put((rank, "end", None))
 
 
