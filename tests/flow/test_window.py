@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import AHEAD_WIDTHS, Window, ordered
 from aisdatapipes.model.errors import ConfigError, StoreError
+from tests.reliability.iterations import forked
 
 HANG = 30  # seconds
 
@@ -213,22 +212,25 @@ def test_an_iterator_does_not_survive_a_fork():
         results = ordered((Job(place, i) for i in range(100)), 4, 1000, Meter())
         next(results)
         lock = results.gi_frame.f_locals["window"]._news
-        with lock:
-            child = os.fork()
-            if child == 0:
-                code = 1
-                try:
-                    next(results)
-                except ConfigError:
-                    code = 0
-                finally:
-                    os._exit(code)
-        end = time.monotonic() + HANG
-        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
-            if time.monotonic() > end:
-                os.kill(child, signal.SIGKILL)
-            time.sleep(0.01)
-        assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+        def in_child():
+            with pytest.raises(ConfigError):
+                next(results)
+
+        def hold():  # in a thread of its own: whoever has this lock already may take it again
+            with lock:
+                held.set()
+                over.wait(HANG)
+
+        held, over = threading.Event(), threading.Event()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        try:
+            assert held.wait(HANG)
+            assert forked(in_child) == 0
+        finally:
+            over.set()
+            holder.join()
         assert [job.number for job in results] == list(range(1, 100))
 
 
