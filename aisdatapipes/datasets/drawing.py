@@ -46,8 +46,12 @@ class _Counted(Shared):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
+    # It has no memory of its own to begin anew.
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)  # it has no memory of its own to begin anew
+        self.__dict__.update(state)
 
     def add(self, meter: Meter, before: Meter) -> Meter:
         """Count what was done; not the time until the source was asked again, in which others were waited for."""

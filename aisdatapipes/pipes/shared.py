@@ -2,12 +2,19 @@
 
 A tensor in shared memory, inherited by workers however they start. Each worker writes to a row of its own, so
 nothing is locked; rows outlive the workers, so an epoch that new workers begin is the next one.
+
+A job is one process with the workers of its loader. Any other process that inherits a dataset or a plan (a rank that
+a launcher starts, a worker of DataLoader2) counts for itself, from where things stood when it was started.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import time
+import weakref
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import numpy as np
@@ -38,17 +45,44 @@ class Shared:
     """Epochs and counters of one dataset or plan."""
 
     def __init__(self) -> None:
-        self._table = _shared(torch.zeros(_ROWS, _FIRST_COUNTER + len(_COUNTERS), dtype=torch.float64))
-        self._rows()[:, _NEXT] = _row_of(Start())
+        rows = np.zeros((_ROWS, _FIRST_COUNTER + len(_COUNTERS)))
+        rows[:, _NEXT] = _row_of(Start())
+        self._own(rows)
+        _all.add(self)
+
+    def _own(self, rows: npt.NDArray[np.float64]) -> None:
+        """Make it the table of this process and of the workers of its loader, which count from ``rows`` on."""
+        self._table = _shared(rows)
+        self._view = self._table.numpy()
+        self._owner = os.getpid()
+        self._inherited: npt.NDArray[np.float64] | None = None  # what was known when this process was started
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.settle()
+        # The new process may be no worker: what it then counts on from is what is known now, not when it begins.
+        known = self._rows().copy() if get_spawning_popen() is not None else None
+        return {"_table": self._table, "_owner": self._owner, "_inherited": known}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._view = self._table.numpy()
+        _all.add(self)
         if not self._table.is_shared():  # type: ignore[no-untyped-call]  # a copy, not what a worker inherits
-            self._begin_alone()
+            self._begin_alone(self._view)
 
-    def _begin_alone(self) -> None:
+    def settle(self) -> None:
+        """In a process that is neither the owner nor a worker of its loader, begin alone."""
+        if self._owner == os.getpid() or (get_worker_info() is not None and _parent() == self._owner):
+            return
+        self._begin_alone(self._view if self._inherited is None else self._inherited)
+
+    def inherit(self) -> None:
+        """Keep what is known in a process that was just forked, whatever it turns out to be."""
+        self._inherited = self._view.copy()
+
+    def _begin_alone(self, rows: npt.NDArray[np.float64]) -> None:
         """The copy's iterations begin where those of the original would; none of them has begun, nothing is counted."""
-        _shared(self._table)
+        self._own(rows)
         rows = self._rows()
         last, there_is_one = int(rows[:, _STAMP].argmax()), bool(rows[:, _STAMP].any())
         rows[:, _STAMP:] = 0
@@ -127,12 +161,12 @@ class Shared:
         return int(objects), int((same[:, _BYTES] - same[:, _BYTES_BEFORE]).sum())
 
     def _rows(self) -> npt.NDArray[np.float64]:
-        """The same memory as an array: a tenth of torch's time, and a daemon thread may be in it when the program ends.
+        """The same memory as an array: no call of torch, as a daemon thread may be in it when the program ends.
 
         torch lets go of the interpreter while it works; a thread that then does not get it back aborts the program.
         """
-        rows: npt.NDArray[np.float64] = self._table.numpy()
-        return rows
+        self.settle()
+        return self._view
 
     def _peers(self) -> npt.NDArray[np.float64]:
         """The rows of all workers of the loader that this process belongs to."""
@@ -148,15 +182,44 @@ class Shared:
         return {**counts, "verdict": verdict(counts)}
 
 
-def _shared(table: torch.Tensor) -> torch.Tensor:
-    """The same tensor, in shared memory."""
+_all: weakref.WeakSet[Shared] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """What is forked may be a worker of this process's loader, which looks for what this process owns."""
+    for one in list(_all):
+        one.settle()
+
+
+def _after_fork() -> None:
+    for one in list(_all):
+        one.inherit()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+
+def _shared(rows: npt.NDArray[np.float64]) -> torch.Tensor:
+    """The same numbers, in shared memory.
+
+    numpy copies them: torch may want its threads for that, which a forked process lacks, and would wait for ever.
+    """
     try:
-        return table.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+        storage = torch.UntypedStorage._new_shared(rows.nbytes)  # type: ignore[no-untyped-call]  # noqa: SLF001
     except (OSError, RuntimeError) as error:
         raise AISPipeError(
             f"no shared memory for what the processes of a job know together: {error}; make room in /dev/shm "
             "(docker run --shm-size=1g, or --ipc=host), or for open files (ulimit -n)"
         ) from error
+    table: torch.Tensor = torch.empty(0, dtype=torch.float64).set_(storage).view(rows.shape)
+    table.numpy()[:] = rows
+    return table
+
+
+def _parent() -> int | None:
+    """The process that started this one, if one of Python's did; with a fork server, not that server."""
+    parent = multiprocessing.parent_process()
+    return parent.pid if parent is not None else None
 
 
 def _row() -> int:

@@ -200,12 +200,16 @@ def test_dataloader2(dataloader2, workers):
             service = dataloader2.MultiProcessingReadingService(workers, "fork", main_prefetch_cnt=0)
         return planner, dataloader2.DataLoader2(planner.map(tail), reading_service=service)
 
+    def read(one):
+        try:
+            return list(one)
+        finally:
+            one.shutdown()
+
     planner, one = loader()
-    whole = list(one)
-    one.shutdown()
+    whole = read(one)
     _, two = loader(planner.state_dict(batches=9, epoch=0))
-    assert list(two) == whole[9:]
-    two.shutdown()
+    assert read(two) == whole[9:]
 
 
 def test_epochs_and_copies():
