@@ -3,7 +3,7 @@
 Why this shape (docs/adr/0002-one-engine-thread.md): a request in flight costs a socket, not a thread, and transfers
 go on while the consumer trains. `CurlTransport` is what other threads see: it puts commands into a queue. `_Loop` is
 the thread: it alone touches libcurl, so no lock is held while libcurl works. It sleeps in one epoll over libcurl's
-sockets and an eventfd, which wakes it for commands.
+sockets, those of the fast lane (`store.lane`), and an eventfd, which wakes it for commands.
 
 The thread ends by itself when it had nothing to do for `LINGER` seconds, and the next request starts another:
 whoever stops reading has nothing to close, and nothing is left behind.
@@ -27,7 +27,9 @@ import pycurl
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import descriptors, handles
 from aisdatapipes.store.forks import Home
+from aisdatapipes.store.lane import Lane
 from aisdatapipes.store.token import token_of
+from aisdatapipes.store.transfer import Transfer
 from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, Reply, Request, excess, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
@@ -51,7 +53,7 @@ class CurlTransport:
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
         try:
-            failure = self._tell(_Loop.begin, _Transfer(request, done), start=True)
+            failure = self._tell(_Loop.begin, Transfer(request, done), start=True)
         except (OSError, RuntimeError) as error:  # no descriptor or no thread left to start with
             failure = Failure("local", descriptors.lack() or str(error))
         if failure is not None:
@@ -111,20 +113,6 @@ class CurlTransport:
                 self._loop = None
 
 
-class _Transfer:
-    """One request under way: whom to tell, and what libcurl writes into."""
-
-    __slots__ = ("chunks", "curl", "done", "heard", "heard_at", "lines", "request")
-
-    def __init__(self, request: Request, done: Done) -> None:
-        self.request, self.done = request, done
-        self.chunks: list[bytes] = []
-        self.lines: list[bytes] = []
-        self.curl: Any = None
-        self.heard = -1  # bytes and header lines at the last look, where silence is limited
-        self.heard_at = 0.0
-
-
 class _Loop:
     """The thread and all that it owns."""
 
@@ -133,26 +121,28 @@ class _Loop:
         self._may_end, self._forget = may_end, forget
         self.ending = False
         self.commands: deque[tuple[Callable[[_Loop, Any], None], Any]] = deque()
-        self._transfers: dict[Request, _Transfer] = {}
-        self._by_curl: dict[Any, _Transfer] = {}
+        self._transfers: dict[Request, Transfer] = {}
+        self._by_curl: dict[Any, Transfer] = {}
         self._idle: list[Any] = []
-        self._delayed: list[tuple[float, int, _Transfer]] = []
+        self._delayed: list[tuple[float, int, Transfer]] = []
         self._order = itertools.count()  # breaks ties in the heap
-        self._watched: set[_Transfer] = set()  # those whose silence is limited
+        self._watched: set[Transfer] = set()  # those whose silence is limited
         self._watched_at = 0.0
         self._timer: float | None = None  # when libcurl wants to be called, on the monotonic clock
         self._wanted: set[int] = set()  # sockets that libcurl waits for now
         self._most = descriptors.connections_at_most()
-        self._queued: deque[_Transfer] = deque()  # they wait for one of these connections
+        self._queued: deque[Transfer] = deque()  # they wait for one of these connections
         self._poll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake_fd, select.EPOLLIN)
+        self._lane = Lane(self._poll, config, self._told, self._attach_to_curl)
         self.thread = threading.Thread(target=self._run, name="aisdatapipes-engine", daemon=True)
         try:
             self._multi = pycurl.CurlMulti()
             self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
             self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-            self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE, self._most))
+            # Most of what is kept is the lane's.
+            self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE, max(1, self._most // 2)))
             self.thread.start()
         except (RuntimeError, pycurl.error) as error:  # no thread, or no descriptor, left
             why = descriptors.lack() or str(error)
@@ -205,6 +195,7 @@ class _Loop:
             self._release(transfer, keep=False)
         for curl in self._idle:
             curl.close()
+        self._lane.close()
         self._multi.close()
         self._poll.close()
         os.close(self._wake_fd)
@@ -218,12 +209,19 @@ class _Loop:
             due.append(self._delayed[0][0])
         if self._watched:
             due.append(self._watched_at + WATCH_S)
+        lane = self._lane.due()
+        if lane is not None:
+            due.append(lane)
         return max(0.0, min(due) - time.monotonic()) if due else -1
 
     def _on_event(self, fd: int, mask: int) -> None:
         if fd == self._wake_fd:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(fd)
+            return
+        line = self._lane.lines.get(fd)
+        if line is not None:
+            self._lane.on_event(line)
             return
         if fd not in self._wanted:  # such as an idle connection that the server has closed
             with contextlib.suppress(OSError):
@@ -243,12 +241,13 @@ class _Loop:
         if self._timer is not None and now >= self._timer:
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._lane.on_time(now)
         if self._watched and now >= self._watched_at + WATCH_S:
             self._watched_at = now
             for transfer in [one for one in self._watched if self._is_silent(one, now)]:
                 self._finish(transfer, Failure("timeout", f"not one byte for {transfer.request.silence_s:.1f} s"))
 
-    def _is_silent(self, transfer: _Transfer, now: float) -> bool:
+    def _is_silent(self, transfer: Transfer, now: float) -> bool:
         """Whether it has brought nothing for too long. libcurl's own limit is of an average over six seconds more."""
         heard = int(transfer.curl.getinfo(pycurl.SIZE_DOWNLOAD_T)) + len(transfer.lines)
         if heard != transfer.heard:
@@ -276,7 +275,7 @@ class _Loop:
 
     # ---- commands
 
-    def begin(self, transfer: _Transfer) -> None:
+    def begin(self, transfer: Transfer) -> None:
         """Start a transfer now, or when its delay is over."""
         self._transfers[transfer.request] = transfer
         if transfer.request.delay > 0:
@@ -300,15 +299,28 @@ class _Loop:
     # ---- transfers
 
     def _attach_queued(self) -> None:
-        while self._queued and len(self._by_curl) < self._most:
+        while self._queued and self._connections < self._most:
             transfer = self._queued.popleft()
             if transfer.request in self._transfers:  # else it was dropped meanwhile
                 self._attach(transfer)
 
-    def _attach(self, transfer: _Transfer) -> None:
-        if len(self._by_curl) >= self._most:
+    @property
+    def _connections(self) -> int:
+        """Those that have a transfer."""
+        return len(self._by_curl) + self._lane.busy
+
+    def _attach(self, transfer: Transfer) -> None:
+        if self._connections >= self._most:
             self._queued.append(transfer)
             return
+        if len(self._by_curl) + len(self._lane.lines) >= self._most:
+            self._lane.forget_one()
+        if self._lane.takes(transfer.request):
+            self._lane.begin(transfer)
+        else:
+            self._attach_to_curl(transfer)
+
+    def _attach_to_curl(self, transfer: Transfer) -> None:
         request = transfer.request
         reuse = self._idle and handles.reusable(request)
         try:
@@ -325,9 +337,10 @@ class _Loop:
             self._watched.add(transfer)
         self._multi.add_handle(curl)
 
-    def _release(self, transfer: _Transfer, *, keep: bool) -> None:
+    def _release(self, transfer: Transfer, *, keep: bool) -> None:
         self._transfers.pop(transfer.request, None)
         self._watched.discard(transfer)
+        self._lane.drop(transfer)
         curl, transfer.curl = transfer.curl, None
         if curl is None:
             return
@@ -355,9 +368,14 @@ class _Loop:
                     failure = Failure("local", lack)
                 self._finish(transfer, failure)
 
-    def _finish(self, transfer: _Transfer, failure: Failure | None) -> None:
+    def _finish(self, transfer: Transfer, failure: Failure | None) -> None:
         status = transfer.curl.getinfo(pycurl.RESPONSE_CODE)
         chunks = transfer.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._release(transfer, keep=failure is None)
         tell(transfer.done, Reply(status, transfer.lines, body, failure))
+
+    def _told(self, transfer: Transfer, status: int, lines: list[bytes], body: bytes, failure: Failure | None) -> None:
+        """The fast lane has done it."""
+        del self._transfers[transfer.request]
+        tell(transfer.done, Reply(status, lines, body, failure))

@@ -130,6 +130,16 @@ class Exchange:
         return self.reply
 
     @property
+    def plain(self) -> bool:
+        """Whether answers tell their length in advance, as those do that give what is stored."""
+        return False
+
+    @property
+    def expected(self) -> int:
+        """Bytes of an answer, most likely; -1 where nobody knows."""
+        return -1
+
+    @property
     def most_bytes(self) -> int:
         """Of an answer, at most: a longer one is not read, and is an error."""
         return ANSWER_BYTES
@@ -163,7 +173,7 @@ class Exchange:
             return
         self.request = Request(
             url, self.method, self.headers, self.body, self.byte_range, with_token, delay, self.sink, self._broken,
-            self.most_bytes, self.silence_s,
+            self.most_bytes, self.silence_s, self.plain, self.expected,
         )  # fmt: skip
         self.cluster.transport.send(self.request, self._arrived)
 

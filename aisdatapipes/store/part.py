@@ -60,6 +60,16 @@ class Part(Exchange):
         return self._came if self.error is None else 0
 
     @property
+    def plain(self) -> bool:
+        """A part is of what is stored."""
+        return True
+
+    @property
+    def expected(self) -> int:
+        """What is left of it."""
+        return self.length - self._kept
+
+    @property
     def most_bytes(self) -> int:
         """The part, or the words of an error."""
         return max(self.length, _ERROR_BYTES)
@@ -157,7 +167,7 @@ class PartInPieces(Part):
 
 
 class PartInMemory(Part):
-    """A part that is written into the memory of the whole.
+    """A part that is written into the memory of the whole: a `BufferedSink`.
 
     Attributes:
         memory: Where it belongs.
@@ -169,6 +179,14 @@ class PartInMemory(Part):
         super().__init__(cluster, url, owner, start, len(memory))
         self.memory = memory
         self.sink = self
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes belong."""
+        return self.memory[self._came :]
+
+    def buffer_updated(self, size: int) -> None:
+        """So many bytes were written there."""
+        self._came += size
 
     def put(self, at: int, data: bytes) -> None:
         """Write a piece where it belongs."""

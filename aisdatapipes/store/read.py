@@ -60,6 +60,16 @@ class Read(Exchange):
         return len(self.data)
 
     @property
+    def plain(self) -> bool:
+        """Of an ETL nobody knows how much it will send."""
+        return not self.url.etl_name
+
+    @property
+    def expected(self) -> int:
+        """What the listing told, or what is left of it."""
+        return -1 if self.cost < 0 else max(0, self.cost - len(self._kept))
+
+    @property
     def most_bytes(self) -> int:
         """What its window keeps for it, or the size that the listing told, and some more; alone, what there is."""
         expected = max(self.room, self.cost)

@@ -55,6 +55,18 @@ class Sink(Protocol):
         ...
 
 
+class BufferedSink(Sink, Protocol):
+    """A sink that has memory for the body, to be read into without a copy; names as in `asyncio.BufferedProtocol`."""
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes belong: all of what is left."""
+        ...
+
+    def buffer_updated(self, size: int) -> None:
+        """So many bytes were written there."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One HTTP request. Identity is its key: send each only once.
@@ -71,6 +83,9 @@ class Request:
         fresh: On a new connection: kept ones may all be broken.
         most_bytes: Of the body; a longer one is given up where it is noticed, at best before its first byte.
         silence_s: Seconds without a byte before it is given up; None for ``read_timeout`` of the config.
+        plain: A GET whose answer tells its length in advance, most likely: a transport may have a faster way for it.
+            Its sink, if it has one, is a `BufferedSink`.
+        expected: Bytes of its body, most likely; -1 where nobody knows.
     """
 
     url: str
@@ -84,6 +99,8 @@ class Request:
     fresh: bool = False
     most_bytes: int = ANSWER_BYTES
     silence_s: float | None = None
+    plain: bool = False
+    expected: int = -1
 
 
 class Reply:

@@ -23,6 +23,7 @@ class Misbehaving:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[str] = []
+        self.said: list[bytes] = []  # the answer to "said", in the pieces in which it is sent
         self.release = threading.Event()  # lets the "hold" requests go
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -31,6 +32,11 @@ class Misbehaving:
         self.port = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, name="misbehaving")
         self._accepting.start()
+
+    @property
+    def accepted(self) -> int:
+        """Connections so far."""
+        return len(self._threads)
 
     def url(self, path: str = "") -> str:
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}{path}"
@@ -142,6 +148,16 @@ class Misbehaving:
                 send(answer(b"there", "Location: /elsewhere", status="302 Found"))
             case "refused":
                 send(answer(b"no" * 20, status="404 Not Found"))
+            case "part":
+                send(answer(BODY, f"Content-Range: bytes 0-{len(BODY) - 1}/{len(BODY)}", status="206 Partial Content"))
+            case "part-cut":
+                send(answer(BODY[:1000], status="206 Partial Content", promise=len(BODY)))
+                return False
+            case "said":
+                for piece in self.said:
+                    send(piece)
+                    time.sleep(0.001)  # so that it mostly comes by itself
+                return False
             case "head":
                 send(answer(b"", promise=12345))
             case _:

@@ -1,4 +1,4 @@
-"""The laws of a `Transport`, held by both: on libcurl and on threads."""
+"""The laws of a `Transport`, held by both, on libcurl and on threads; and by the fast lane that the former has."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from aisdatapipes.store.engine import CurlTransport
 from aisdatapipes.store.threads import ThreadTransport
 from aisdatapipes.store.transport import Request
 from tests.store.misbehaving import BODY, Misbehaving
+from tests.store.plain import PlainTransport
 
 HANG = 30  # seconds; longer than this is for ever
 
@@ -30,7 +31,7 @@ def there():
     server.close()
 
 
-@pytest.fixture(params=[CurlTransport, ThreadTransport], ids=["curl", "threads"])
+@pytest.fixture(params=[CurlTransport, PlainTransport, ThreadTransport], ids=["curl", "lane", "threads"])
 def kind(request):
     return request.param
 

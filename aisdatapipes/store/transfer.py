@@ -1,0 +1,31 @@
+"""One request under way in the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aisdatapipes.store.transport import Done, Request
+
+
+class Transfer:
+    """Whom to tell, what libcurl writes into, and whose connection it has.
+
+    Attributes:
+        chunks: The body, as it came.
+        lines: Header lines.
+        curl: The easy handle that does it; None where the fast lane does.
+        line: The connection of the fast lane that it has.
+        heard: Bytes and header lines at the last look, where silence is limited.
+        heard_at: When that was.
+    """
+
+    __slots__ = ("chunks", "curl", "done", "heard", "heard_at", "line", "lines", "request")
+
+    def __init__(self, request: Request, done: Done) -> None:
+        self.request, self.done = request, done
+        self.chunks: list[bytes] = []
+        self.lines: list[bytes] = []
+        self.curl: Any = None
+        self.line: Any = None
+        self.heard = -1
+        self.heard_at = 0.0

@@ -1,0 +1,11 @@
+"""A transport all of whose GETs may take the fast lane, as those of reads do."""
+
+from aisdatapipes.store.engine import CurlTransport
+
+
+class PlainTransport(CurlTransport):
+    """Marks them as plain; a sink that is not buffered keeps its request off the lane."""
+
+    def send(self, request, done):
+        request.plain = request.method == "GET" and (request.sink is None or hasattr(request.sink, "get_buffer"))
+        super().send(request, done)
