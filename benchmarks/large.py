@@ -1,7 +1,8 @@
 """How fast is one large object read?
 
-One object of 1 GiB into memory, against curl, which forgets the bytes, and pycurl, which keeps them; and one of 256 MiB
-where each connection is held to 100 MB/s (`benchmarks.slow_network`), against a single connection.
+One object of 1 GiB into memory, against curl, which forgets the bytes, and pycurl, which keeps them; beside them the
+time that it takes to fill as much fresh memory, with nothing read. And an object of 256 MiB where each connection is
+held to 100 MB/s (`benchmarks.slow_network`), against a single one.
 
     python -m benchmarks.large [--quick]
 """
@@ -79,6 +80,25 @@ def curled(_contender: Any, stored: Stored) -> Measurement:
 
 
 curl.measure = curled  # type: ignore[attr-defined]
+
+
+def filled(stored: Stored) -> Iterable[Any]:
+    return stored.names
+
+
+def fill(_contender: Any, stored: Stored) -> Measurement:
+    """No less can whoever keeps the bytes do: each page of the memory is new to the process."""
+    piece, size = bytes(1 << 20), stored.content.bytes
+    memory = io.BytesIO(bytes(size)).getbuffer()
+    cpu, began = cpu_seconds(), time.perf_counter()
+    for at in range(0, size, len(piece)):
+        memory[at : at + len(piece)] = piece
+    seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
+    return Measurement(stored.content, seconds, cpu, 0)
+
+
+filled.measure = fill  # type: ignore[attr-defined]
+FILLED = "as much memory filled, nothing read"
 OURS, CURL, ONE, THEIRS = (
     "aisdatapipes AISParallelMapDataset",
     "curl -o /dev/null",
@@ -91,6 +111,7 @@ CONTENDERS = {
     THEIRS: theirs_parallel,
     ONE: one_connection,
     CURL: curl,
+    FILLED: filled,
 }
 HELD = {f"100 MB/s a connection: {name}": CONTENDERS[name] for name in (OURS, THEIRS, ONE)}
 

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import xxhash
 
 from aisdatapipes.model.errors import CorruptBody, StoreError
@@ -103,7 +102,7 @@ class LargeRead:
             text = f"cannot read: {size:,} bytes do not fit in the memory of this machine"
             self._end(StoreError(text, url=self.url, attempts=self.attempts))
             return
-        memory, give = _views(size) if self._as_view else _bytes(size)
+        memory, give = _memory(size, as_view=self._as_view)
         starts = range(0, size, self._part_bytes)
         with self._lock:
             self._times += 1
@@ -212,20 +211,13 @@ class LargeRead:
         self._done(self)
 
 
-# What a piece of memory is: where to write, and how to get all of it in the end.
-Memory = tuple[memoryview, Callable[[], "bytes | memoryview"]]
-
-
-def _views(size: int) -> Memory:
-    memory = np.empty(size, np.uint8).data  # of huge pages where there are: a tenth of the page faults
-    return memory, memory.toreadonly
-
-
-def _bytes(size: int) -> Memory:
-    """`bytes` that can be written to before they are any: those of a file in memory.
+def _memory(size: int, *, as_view: bool) -> tuple[memoryview, Callable[[], bytes | memoryview]]:
+    """Where to write, and how to get all of it in the end: `bytes` that can be written to, those of a file in memory.
 
     In CPython the zeros are memory that the system has not touched yet, the file takes them without a copy, and gives
-    them back without one.
+    them back without one. No huge pages are asked for, as numpy does: where the system has none at hand, making them
+    takes longer than they spare (`benchmarks/large.py`).
     """
     file = io.BytesIO(bytes(size))
-    return file.getbuffer(), file.getvalue
+    memory = file.getbuffer()
+    return memory, memory.toreadonly if as_view else file.getvalue
