@@ -76,8 +76,13 @@ class Shared:
             return
         self._begin_alone(self._view if self._inherited is None else self._inherited)
 
-    def inherit(self) -> None:
-        """Keep what is known in a process that was just forked, whatever it turns out to be."""
+    def before_fork(self) -> None:
+        """See to it that whatever is forked now, a worker or not, finds what it needs.
+
+        A worker looks for what this process owns. Another one counts on from what is known now: by the time that it
+        runs, this process may be ahead.
+        """
+        self.settle()
         self._inherited = self._view.copy()
 
     def _begin_alone(self, rows: npt.NDArray[np.float64]) -> None:
@@ -186,17 +191,11 @@ _all: weakref.WeakSet[Shared] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    """What is forked may be a worker of this process's loader, which looks for what this process owns."""
     for one in list(_all):
-        one.settle()
+        one.before_fork()
 
 
-def _after_fork() -> None:
-    for one in list(_all):
-        one.inherit()
-
-
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork)
 
 
 def _shared(rows: npt.NDArray[np.float64]) -> torch.Tensor:

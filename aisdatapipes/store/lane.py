@@ -176,7 +176,7 @@ class Lane:
 
     def _connect(self, origin: str, transfer: Transfer) -> None:
         address = self._address(origin)
-        assert address is not None  # noqa: S101 - `takes` has looked
+        assert address is not None  # noqa: S101 - takes() has looked
         try:
             sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError:
