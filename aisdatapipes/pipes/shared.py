@@ -58,9 +58,9 @@ class Shared:
         self._inherited: npt.NDArray[np.float64] | None = None  # what was known when this process was started
 
     def __getstate__(self) -> dict[str, Any]:
-        self.settle()
+        self._settle()
         # The new process may be no worker: what it then counts on from is what is known now, not when it begins.
-        known = self._rows().copy() if get_spawning_popen() is not None else None
+        known = self._view.copy() if get_spawning_popen() is not None else None
         return {"_table": self._table, "_owner": self._owner, "_inherited": known}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Shared:
         if not self._table.is_shared():  # type: ignore[no-untyped-call]  # a copy, not what a worker inherits
             self._begin_alone(self._view)
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """In a process that is neither the owner nor a worker of its loader, begin alone."""
         if self._owner == os.getpid() or (get_worker_info() is not None and _parent() == self._owner):
             return
@@ -82,13 +82,13 @@ class Shared:
         A worker looks for what this process owns. Another one counts on from what is known now: by the time that it
         runs, this process may be ahead.
         """
-        self.settle()
+        self._settle()
         self._inherited = self._view.copy()
 
     def _begin_alone(self, rows: npt.NDArray[np.float64]) -> None:
         """The copy's iterations begin where those of the original would; none of them has begun, nothing is counted."""
         self._own(rows)
-        rows = self._rows()
+        rows = self._view
         last, there_is_one = int(rows[:, _STAMP].argmax()), bool(rows[:, _STAMP].any())
         rows[:, _STAMP:] = 0
         rows[last, _STAMP] = _LONG_AGO if there_is_one else 0
@@ -170,7 +170,7 @@ class Shared:
 
         torch lets go of the interpreter while it works; a thread that then does not get it back aborts the program.
         """
-        self.settle()
+        self._settle()
         return self._view
 
     def _peers(self) -> npt.NDArray[np.float64]:

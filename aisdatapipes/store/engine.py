@@ -27,15 +27,13 @@ import pycurl
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store import descriptors, handles
 from aisdatapipes.store.forks import Home
-from aisdatapipes.store.lane import Lane
+from aisdatapipes.store.lane import LOOK_S, MAX_IDLE, Lane
 from aisdatapipes.store.token import token_of
 from aisdatapipes.store.transfer import Transfer
 from aisdatapipes.store.transport import CLOSED, FORKED, Done, Failure, Reply, Request, excess, tell
 
 LINGER = 2.0  # seconds; longer than a pause between two batches, shorter than a server's idle timeout (30 s)
 _FIRST_COMMANDS = 2
-MAX_IDLE = 256  # connections and handles kept for reuse; more than any sensible width
-WATCH_S = 0.5  # seconds between two looks at what may be silent
 
 
 class CurlTransport:
@@ -208,7 +206,7 @@ class _Loop:
         if self._delayed:
             due.append(self._delayed[0][0])
         if self._watched:
-            due.append(self._watched_at + WATCH_S)
+            due.append(self._watched_at + LOOK_S)
         lane = self._lane.due()
         if lane is not None:
             due.append(lane)
@@ -242,7 +240,7 @@ class _Loop:
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._lane.on_time(now)
-        if self._watched and now >= self._watched_at + WATCH_S:
+        if self._watched and now >= self._watched_at + LOOK_S:
             self._watched_at = now
             for transfer in [one for one in self._watched if self._is_silent(one, now)]:
                 self._finish(transfer, Failure("timeout", f"not one byte for {transfer.request.silence_s:.1f} s"))

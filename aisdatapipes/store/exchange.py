@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from aisdatapipes.model.errors import Denied, ObjectNotFound, StoreError, Unavailable, shown
 from aisdatapipes.store import answers
@@ -267,7 +266,7 @@ class Exchange:
         if self.redirects:
             self.cluster.stale = True  # the endpoint sent us to a node that is gone
         elif self.request is not None:
-            self.cluster.proxies.leave(_origin(self.request.url))
+            self.cluster.proxies.leave(self.request.origin)
 
     def _gone(self, error: StoreError, reply: Reply) -> None:
         """A listed object is not there. In a cluster that lacks a target that says little: it may be on that one."""
@@ -310,8 +309,3 @@ class Exchange:
         self.ended = True
         self.sink = None  # itself, with some: what holds itself waits for the collector, and keeps its bytes until then
         self._done(self)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

