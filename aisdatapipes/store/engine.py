@@ -133,7 +133,7 @@ class _Loop:
         self._poll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake_fd, select.EPOLLIN)
-        self._lane = Lane(self._poll, config, self._told, self._attach_to_curl)
+        self._lane = Lane(self._poll, config, self._told, self._refused)
         self.thread = threading.Thread(target=self._run, name="aisdatapipes-engine", daemon=True)
         try:
             self._multi = pycurl.CurlMulti()
@@ -176,6 +176,7 @@ class _Loop:
         if self.ending:
             return False
         self._attach_queued()
+        self._lane.flush()
         busy = bool(self._transfers)
         events = self._poll.poll(self._wait_s() if busy else LINGER)
         if not busy and not events:
@@ -313,10 +314,15 @@ class _Loop:
             return
         if len(self._by_curl) + len(self._lane.lines) >= self._most:
             self._lane.forget_one()
-        if self._lane.takes(transfer.request):
+        if not transfer.by_libcurl and self._lane.takes(transfer.request):
             self._lane.begin(transfer)
         else:
             self._attach_to_curl(transfer)
+
+    def _refused(self, transfer: Transfer) -> None:
+        """The fast lane does not do it."""
+        transfer.by_libcurl = True
+        self._attach(transfer)
 
     def _attach_to_curl(self, transfer: Transfer) -> None:
         request = transfer.request

@@ -2,8 +2,9 @@
 
 Of HTTP/1.1 it speaks the least that reads an object off a target: GET, and an answer whose ``Content-Length`` says
 where it ends. Libcurl calls back for every header line and every 16 KiB of body, and takes the interpreter's lock each
-time; here an answer is one system call or a few. What is not of this form is begun again by libcurl, which understands
-everything: so this needs to know nothing else, and no answer can lead it astray. Measured: `benchmarks/medium.py`.
+time; here an answer is one system call or a few, and small ones are less (`store.pace`). What is not of this form is
+begun again by libcurl, which understands everything: so this needs to know nothing else, and no answer can lead it
+astray. Measured: `benchmarks/objects.py`, `benchmarks/medium.py`.
 """
 
 from __future__ import annotations
@@ -15,28 +16,28 @@ import re
 import select
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aisdatapipes.model.config import ClientConfig
+from aisdatapipes.store.line import Line
+from aisdatapipes.store.pace import Pace
 from aisdatapipes.store.transfer import Transfer
-from aisdatapipes.store.transport import SLOWEST, BufferedSink, Failure, Request, excess
+from aisdatapipes.store.transport import SLOWEST, Failure, Request, excess
+from aisdatapipes.wire.plain_head import NotPlain, head_at
 
 LOOK_S = 0.5  # seconds between two looks at what may be too slow, or silent
 MAX_IDLE = 256  # connections kept for reuse; more than any sensible width
-_HEAD_BYTES = 64 << 10  # of header lines; targets send half a KiB
-_FIRST_BYTES = 64 << 10  # that are asked for at a time where nobody said how much there is
-_MOST_BYTES = 1 << 20  # at a time
-_WAITED_FOR = 32 << 10  # bytes that are waited for until all are there
-_HEAD_ROOM = 2 << 10  # for header lines, so that they come with the whole body
+# What is shorter may follow others on a connection: nobody waits long for what is before him. The addresses are short,
+# too, so that what is asked for at a time fits into the memory that the system has for it.
+SHORT_BYTES = 32 << 10
+_SHORT_URL = 1024
+BEHIND_S = 1.0  # that others wait behind an answer; then they are asked for elsewhere
 _PORT = 80
 
 _TEXT = re.compile(r"[!-~]+")
-_HEAD = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [^\r\n\0]*)?\r\n(?:[!-9;-~]+:[^\r\n\0]*\r\n)+")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
-_CLOSES = re.compile(rb"\r\nconnection:[^\r\n]*close")
-_BODILESS = (204, 304)
 
 
 class _Address(NamedTuple):
@@ -45,32 +46,6 @@ class _Address(NamedTuple):
     family: int
     place: tuple[Any, ...]
     host: str
-
-
-class _Line:
-    """One connection, and the transfer that has it at present."""
-
-    # fmt: off
-    __slots__ = (
-        "came", "closes", "connected", "fd", "head", "headers", "looked_at", "looked_came", "missing", "origin",
-        "pieces", "sink", "sock", "status", "transfer", "used", "waits",
-    )
-    # fmt: on
-
-    def __init__(self, sock: socket.socket, origin: str) -> None:
-        self.sock, self.fd, self.origin = sock, sock.fileno(), origin
-        self.transfer: Transfer | None = None
-        self.connected = self.used = self.closes = self.waits = False
-        self.begin()
-
-    def begin(self) -> None:
-        """An answer is to come."""
-        self.head = b""
-        self.headers: list[bytes] = []
-        self.pieces: list[bytes] = []
-        self.sink: BufferedSink | None = None
-        self.status = self.missing = self.came = 0
-        self.looked_at, self.looked_came = time.monotonic(), 0
 
 
 class Lane:
@@ -92,15 +67,19 @@ class Lane:
     ) -> None:
         self._poll, self._config = poll, config
         self._finish, self._otherwise = finish, otherwise
-        self.lines: dict[int, _Line] = {}  # all, by descriptor
-        self._idle: dict[str, list[_Line]] = {}  # by origin
+        self.lines: dict[int, Line] = {}  # all, by descriptor
+        # By origin:
+        self._idle: defaultdict[str, list[Line]] = defaultdict(list)
+        self._last: dict[str, Line] = {}  # on which something short was asked
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
         self._addresses: dict[str, _Address | None] = {}
         self._kept = 0
+        self._unsent: list[Line] = []
         self._looked_at = 0.0
 
     @property
     def busy(self) -> int:
-        """Transfers under way."""
+        """Connections that have transfers."""
         return len(self.lines) - self._kept
 
     def takes(self, request: Request) -> bool:
@@ -116,15 +95,36 @@ class Lane:
         )
 
     def begin(self, transfer: Transfer) -> None:
-        """Ask, on a kept connection if there is one."""
-        origin = transfer.request.origin
-        kept = self._idle.get(origin)
-        if kept:
-            line = kept.pop()
-            self._kept -= 1
-            self._ask(line, transfer)
-        else:
-            self._connect(origin, transfer)
+        """Ask at the next `flush`: after others if that may be, else on a kept connection, or on a new one."""
+        request = transfer.request
+        origin, short = request.origin, _is_short(request)
+        line = self._last.get(origin) if short else None
+        if line is None or not self._has_room(line):
+            line = self._idle_one(origin) or self._connect(origin)
+            if line is None:
+                self._otherwise(transfer)  # which says what is the matter
+                return
+            line.short = short
+            if short:
+                self._last[origin] = line
+        if not line.words:
+            self._unsent.append(line)
+        line.ask(transfer, self._words(request))
+
+    def flush(self) -> None:
+        """Send what was asked since the last time: what is for one connection in one piece."""
+        lines, self._unsent = self._unsent, []
+        for line in lines:
+            if not line.connected or not line.words:
+                continue  # `_connected` sends it; or the connection is closed
+            words = b"".join(line.words)
+            line.words.clear()
+            try:
+                sent = line.sock.send(words)
+            except OSError:
+                sent = 0
+            if sent < len(words):  # the other side is gone, or takes nothing
+                self._give_up(line)
 
     def forget_one(self) -> None:
         """Close a connection that nobody has at present, if there is one."""
@@ -135,22 +135,21 @@ class Lane:
                 return
 
     def drop(self, transfer: Transfer) -> None:
-        """Forget a transfer; its connection is closed with it."""
+        """Forget a transfer, and close its connection; but where others wait there, only its answer is passed over."""
         line, transfer.line = transfer.line, None
-        if line is not None:
-            line.transfer = None
+        if line is not None and not any(one.line is line for one in line.asked):
             self._close(line)
 
-    def on_event(self, line: _Line) -> None:
+    def on_event(self, line: Line) -> None:
         """Something came, or the connection is there or gone."""
-        if line.transfer is None:  # an idle one that the other side has closed
+        if not line.asked:  # an idle one that the other side has closed
             self._idle[line.origin].remove(line)
             self._kept -= 1
             self._close(line)
         elif not line.connected:
-            self._connected(line, line.transfer)
+            self._connected(line)
         else:
-            self._receive(line, line.transfer)
+            self._receive(line)
 
     def due(self) -> float | None:
         """When `on_time` is to be called, on the monotonic clock."""
@@ -161,7 +160,9 @@ class Lane:
         if now < self._looked_at + LOOK_S:
             return
         self._looked_at = now
-        for line in [line for line in self.lines.values() if line.transfer is not None]:
+        for line in [line for line in self.lines.values() if line.asked]:
+            if len(line.asked) > 1 and now - line.begun_at > BEHIND_S:
+                self._pass_on(line, line.leave())
             seconds = now - line.looked_at
             if line.connected and line.came - line.looked_came >= SLOWEST * seconds:
                 line.looked_at, line.looked_came = now, line.came
@@ -173,44 +174,41 @@ class Lane:
         for line in list(self.lines.values()):
             self._close(line)
 
-    # ---- steps of a transfer
+    # ---- where a request goes
 
-    def _connect(self, origin: str, transfer: Transfer) -> None:
+    def _has_room(self, line: Line) -> bool:
+        return bool(line.asked) and line.short and not line.ends and len(line.asked) < self._paces[line.origin].depth
+
+    def _idle_one(self, origin: str) -> Line | None:
+        kept = self._idle[origin]
+        if not kept:
+            return None
+        self._kept -= 1
+        return kept.pop()
+
+    def _connect(self, origin: str) -> Line | None:
         address = self._address(origin)
         assert address is not None  # noqa: S101 - takes() has looked
         try:
             sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError:
-            self._otherwise(transfer)  # which says what is the matter
-            return
+            return None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex(address.place)
         if code not in (0, errno.EINPROGRESS):
             sock.close()
-            self._otherwise(transfer)
-            return
-        line = self.lines[sock.fileno()] = _Line(sock, origin)
-        line.transfer, transfer.line = transfer, line
+            return None
+        line = self.lines[sock.fileno()] = Line(sock, origin)
         self._poll.register(line.fd, select.EPOLLOUT)
+        return line
 
-    def _connected(self, line: _Line, transfer: Transfer) -> None:
+    def _connected(self, line: Line) -> None:
         if line.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._give_up(line)
             return
         line.connected = True
         self._poll.modify(line.fd, select.EPOLLIN)
-        self._ask(line, transfer)
-
-    def _ask(self, line: _Line, transfer: Transfer) -> None:
-        line.transfer, transfer.line = transfer, line
-        line.begin()
-        words = self._words(transfer.request)
-        try:
-            sent = line.sock.send(words)
-        except OSError:
-            sent = 0
-        if sent < len(words):  # the other side is gone, or takes nothing
-            self._give_up(line)
+        self._unsent.append(line)
 
     def _words(self, request: Request) -> bytes:
         origin = request.origin
@@ -223,135 +221,110 @@ class Lane:
         head = f"GET {request.url[len(origin) :]} HTTP/1.1\r\nHost: {host}\r\n{ranged}"
         return f"{head}User-Agent: aisdatapipes\r\nAccept: */*\r\n\r\n".encode("ascii")
 
-    def _receive(self, line: _Line, transfer: Transfer) -> None:
-        data, size = b"", 0
+    # ---- what comes
+
+    def _receive(self, line: Line) -> None:
         try:
-            if line.sink is not None:
-                size = line.sock.recv_into(line.sink.get_buffer(), min(line.missing, _MOST_BYTES))
-            else:
-                data = line.sock.recv(self._wanted(line, transfer.request))
-                size = len(data)
+            data = line.receive()
         except BlockingIOError:
             return
-        except OSError as error:
-            self._broken(line, str(error))
+        except (OSError, EOFError) as error:
+            self._broken(line, str(error) or "the connection was closed")
             return
-        if not size:
-            self._broken(line, "the connection was closed")
-            return
-        line.came += size
-        if line.status:
-            self._more(line, data, size)
-        elif not self._begun(line, transfer, line.head + data if line.head else data):
-            return
-        if line.missing <= 0:
+        if data is not None:
+            self._take(line, data)
+        elif line.missing:
+            line.wait_for_more()
+        else:
             self._end(line, None)
 
-    def _wanted(self, line: _Line, request: Request) -> int:
-        if line.status:
-            return min(line.missing, _MOST_BYTES)
-        if request.sink is not None:
-            return _HEAD_ROOM
-        return min(request.expected + _HEAD_ROOM, _MOST_BYTES) if request.expected >= 0 else _FIRST_BYTES
+    def _take(self, line: Line, data: bytes) -> None:
+        """Take a piece of an answer, or several answers."""
+        at = 0
+        while at < len(data) and line.asked:
+            if not line.status:
+                body_at = self._begun(line, data, at)
+                if body_at is None:
+                    return
+                at = body_at
+            end = min(len(data), at + line.missing)
+            line.put(data[at:end])
+            at = end
+            if line.missing:
+                line.wait_for_more()
+                return
+            line.closes |= at < len(data) and len(line.asked) == 1  # nobody has asked for that
+            self._end(line, None)
 
-    def _more(self, line: _Line, data: bytes, size: int) -> None:
-        if line.sink is not None:
-            line.sink.buffer_updated(size)
-        else:
-            line.pieces.append(data)
-        line.missing -= size
-        if line.waits:
-            self._wake_at(line, max(1, min(line.missing, _MOST_BYTES)))
-
-    def _begun(self, line: _Line, transfer: Transfer, data: bytes) -> bool:
-        """Take the beginning of an answer; False where there is nothing to go on with yet, or any more."""
-        end = data.find(b"\r\n\r\n") + 2
-        if end < 2:
-            line.head = data
-            if len(data) > _HEAD_BYTES or b"\n\n" in data:
-                self._give_up(line)
-            return False
-        head = data[:end]
-        told, small = _HEAD.fullmatch(head), head.lower()
-        lengths = _LENGTH.findall(small)
-        status = int(told[1]) if told else 0
-        # An overlap of two matches is a length that comes twice in a row.
-        single = len(lengths) == 1 == small.count(b"content-length")
-        if not told or not single or status in _BODILESS or b"\r\ntransfer-encoding:" in small:
+    def _begun(self, line: Line, data: bytes, at: int) -> int | None:
+        """Where the body of an answer begins; None where there is nothing to go on with yet, or any more."""
+        request = line.asked[0].request
+        try:
+            head = head_at(data, at)
+            if head is None:
+                line.keep(data[at:])
+                return None
+            if head.length > request.most_bytes:
+                line.status, line.lines = head.status, head.lines
+                self._end(line, excess(request))
+                return None
+            line.accept(head, request)
+        except NotPlain:
             self._give_up(line)
-            return False
-        length = int(lengths[0])
-        if length > transfer.request.most_bytes:
-            line.status, line.headers = status, head.split(b"\r\n")
-            self._end(line, excess(transfer.request))
-            return False
-        body = data[end + 2 :]
-        if not self._has_place(line, transfer.request, status, length):
-            self._give_up(line)
-            return False
-        line.status, line.headers, line.head = status, head.split(b"\r\n"), b""
-        line.closes = _CLOSES.search(small) is not None or len(body) > length
-        body = body[:length] if len(body) > length else body
-        if line.sink is not None:
-            line.sink.write(body)
-        else:
-            line.pieces = [body]
-        line.missing = length - len(body)
-        if line.missing >= _WAITED_FOR:
-            self._wake_at(line, min(line.missing, _MOST_BYTES))
-        return True
-
-    def _has_place(self, line: _Line, request: Request, status: int, length: int) -> bool:
-        """Whether a body can be taken: one that belongs into memory must be the part that this was made for."""
-        if request.sink is None or status not in (200, 206):
-            return True
-        line.sink = cast("BufferedSink", request.sink)
-        return status == 206 and length <= len(line.sink.get_buffer())
-
-    def _wake_at(self, line: _Line, size: int) -> None:
-        """Be told of what comes when there are so many bytes of it, or when no more come."""
-        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-        line.waits = size > 1
+            return None
+        if line.follows:
+            self._paces[line.origin].answered_after(time.monotonic() - line.begun_at)
+        return head.end
 
     # ---- ends
 
-    def _end(self, line: _Line, failure: Failure | None) -> None:
-        """The transfer is over: with an answer, or with what came of one."""
-        transfer, line.transfer = line.transfer, None
-        assert transfer is not None  # noqa: S101 - nothing ends twice
-        transfer.line = None
-        pieces = line.pieces
-        body = b"" if failure is not None and failure.kind == "excess" else b"".join(pieces)
-        status, headers = line.status, line.headers
-        line.used, line.pieces, line.headers, line.sink = True, [], [], None
-        if line.waits:
-            self._wake_at(line, 1)
-        if failure is None and not line.closes and self._kept < MAX_IDLE:
-            self._idle.setdefault(line.origin, []).append(line)
+    def _end(self, line: Line, failure: Failure | None) -> None:
+        """The first transfer is over: with an answer, or with what came of one."""
+        transfer = line.answered()
+        body = b"" if failure is not None and failure.kind == "excess" else line.body()
+        status, lines = line.status, line.lines
+        line.used, line.follows = True, bool(line.asked)
+        if failure is not None or line.ends:
+            self._give_up(line)
+        elif line.asked:
+            line.begin()
+        elif self._kept < MAX_IDLE:
+            line.begin()
+            self._idle[line.origin].append(line)
             self._kept += 1
         else:
             self._close(line)
-        self._finish(transfer, status, headers, body, failure)
+        if transfer.line is line:  # else it was dropped
+            transfer.line = None
+            self._finish(transfer, status, lines, body, failure)
 
-    def _broken(self, line: _Line, why: str) -> None:
-        transfer = line.transfer
+    def _broken(self, line: Line, why: str) -> None:
         if line.came and line.status:
             self._end(line, Failure("truncated", f"{why} with {line.missing} bytes missing"))
         elif line.came or line.used:
             self._give_up(line)  # a kept connection may have been closed long ago
-        elif transfer is not None:
+        else:
             self._end(line, Failure("reset", why))
 
-    def _give_up(self, line: _Line) -> None:
-        """Libcurl is to do it."""
-        transfer, line.transfer = line.transfer, None
+    def _give_up(self, line: Line) -> None:
+        """Libcurl is to do what is not answered."""
+        left = list(line.asked)
         self._close(line)
-        if transfer is not None:
-            transfer.line = None
-            self._otherwise(transfer)
+        self._pass_on(line, left)
 
-    def _close(self, line: _Line) -> None:
+    def _pass_on(self, line: Line, left: list[Transfer]) -> None:
+        """To libcurl: what the connection does not answer, or not soon."""
+        if left and line.short:
+            self._paces[line.origin].rest()
+        for transfer in left:
+            if transfer.line is line:  # else it was dropped
+                transfer.line = None
+                self._otherwise(transfer)
+
+    def _close(self, line: Line) -> None:
         del self.lines[line.fd]
+        line.asked.clear()
+        line.words.clear()
         with contextlib.suppress(OSError):
             self._poll.unregister(line.fd)
         line.sock.close()
@@ -360,6 +333,11 @@ class Lane:
         if origin not in self._addresses:
             self._addresses[origin] = _address_of(origin)
         return self._addresses[origin]
+
+
+def _is_short(request: Request) -> bool:
+    """Whether it may follow others, and others it."""
+    return request.sink is None and 0 <= request.expected <= SHORT_BYTES and len(request.url) <= _SHORT_URL
 
 
 def _address_of(origin: str) -> _Address | None:

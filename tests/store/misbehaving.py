@@ -28,6 +28,8 @@ class Misbehaving:
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._connections: set[socket.socket] = set()
+        self.most = 0  # connections at a time
+        self._left: dict[socket.socket, bytes] = {}  # of requests that were sent together
         self._threads: list[threading.Thread] = []
         self.port = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, name="misbehaving")
@@ -68,16 +70,18 @@ class Misbehaving:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             self._connections.add(connection)
+            self.most = max(self.most, len(self._connections))
             while (head := self._head(connection)) and self._respond(connection, head):
                 pass
         except OSError:
             pass  # the client has gone: that is what some tests are about
         finally:
             self._connections.discard(connection)
+            self._left.pop(connection, None)
             connection.close()
 
     def _head(self, connection: socket.socket) -> str:
-        data = b""
+        data = self._left.pop(connection, b"")
         while b"\r\n\r\n" not in data:
             more = connection.recv(65536)
             if not more:
@@ -91,6 +95,7 @@ class Misbehaving:
         length = next((int(x.split(":")[1]) for x in text.lower().split("\r\n") if x.startswith("content-length:")), 0)
         while len(body) < length:
             body += connection.recv(65536)
+        body, self._left[connection] = body[:length], body[length:]
         self.seen.append(f"{text}\r\n\r\n{body.decode('latin-1')}")
         return text
 
@@ -158,6 +163,13 @@ class Misbehaving:
                     send(piece)
                     time.sleep(0.001)  # so that it mostly comes by itself
                 return False
+            case "name":
+                send(answer(head.split(" ", 2)[1].encode()))
+            case "late":
+                time.sleep(0.02)
+                send(answer(head.split(" ", 2)[1].encode()))
+            case "more":  # than was asked for
+                send(answer(b"asked for") + answer(b"not asked for"))
             case "head":
                 send(answer(b"", promise=12345))
             case _:

@@ -19,7 +19,7 @@ from aisdatapipes.store.engine import CurlTransport
 from aisdatapipes.store.threads import ThreadTransport
 from aisdatapipes.store.transport import Request
 from tests.store.misbehaving import BODY, Misbehaving
-from tests.store.plain import PlainTransport
+from tests.store.plain import PlainTransport, ShortTransport
 
 HANG = 30  # seconds; longer than this is for ever
 
@@ -31,7 +31,10 @@ def there():
     server.close()
 
 
-@pytest.fixture(params=[CurlTransport, PlainTransport, ThreadTransport], ids=["curl", "lane", "threads"])
+@pytest.fixture(
+    params=[CurlTransport, PlainTransport, ShortTransport, ThreadTransport],
+    ids=["curl", "lane", "pipelined", "threads"],
+)
 def kind(request):
     return request.param
 

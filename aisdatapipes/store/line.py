@@ -1,0 +1,144 @@
+"""One connection of the fast lane: what was asked on it, and the answer that is just coming."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from typing import cast
+
+from aisdatapipes.store.transfer import Transfer
+from aisdatapipes.store.transport import BufferedSink, Request
+from aisdatapipes.wire.plain_head import Head, NotPlain
+
+_MOST_BYTES = 1 << 20  # of one system call
+_FIRST_BYTES = 64 << 10  # that are asked for at a time where nobody said how much there is
+_WAITED_FOR = 32 << 10  # bytes that are waited for until all are there
+_HEAD_ROOM = 2 << 10  # for header lines, so that they come with the whole body
+
+
+class Line:
+    """A connection.
+
+    Attributes:
+        asked: Transfers that are not answered yet; the first one's answer is coming.
+        words: What is asked, and not sent yet.
+        short: Whether what is asked is: others can follow it.
+        owed: Answers that are to come, to whomever.
+        came: Bytes of the present answer; it has a ``status`` as soon as its head is there.
+        begun_at: When it became the present one.
+        follows: It was asked for before the one before it had ended.
+        looked_at, looked_came: When it was last looked whether enough comes, and what had come.
+    """
+
+    # fmt: off
+    __slots__ = (
+        "_head", "_pieces", "_sink", "_waits", "asked", "begun_at", "came", "closes", "connected", "fd", "follows",
+        "lines", "looked_at", "looked_came", "missing", "origin", "owed", "short", "sock", "status", "used", "words",
+    )
+    # fmt: on
+
+    def __init__(self, sock: socket.socket, origin: str) -> None:
+        self.sock, self.fd, self.origin = sock, sock.fileno(), origin
+        self.asked: deque[Transfer] = deque()
+        self.words: list[bytes] = []
+        self.owed = 0
+        self.connected = self.used = self.closes = self.short = self.follows = self._waits = False
+        self.begin()
+
+    @property
+    def ends(self) -> bool:
+        """Nothing can be asked any more: the server will close it, or answers come that nobody here waits for."""
+        return self.closes or self.owed != len(self.asked)
+
+    def ask(self, transfer: Transfer, words: bytes) -> None:
+        """A request more, to be sent."""
+        transfer.line = self
+        self.asked.append(transfer)
+        self.owed += 1
+        self.words.append(words)
+        if len(self.asked) == 1:
+            self.begin()
+
+    def answered(self) -> Transfer:
+        """The first transfer has its answer, or all that it gets."""
+        self.owed -= 1
+        return self.asked.popleft()
+
+    def leave(self) -> list[Transfer]:
+        """Forget those that wait behind the first: their answers may come all the same."""
+        first, *others = self.asked
+        self.asked = deque([first])
+        return others
+
+    def begin(self) -> None:
+        """An answer is to come."""
+        self._head = b""
+        self._pieces: list[bytes] = []
+        self._sink: BufferedSink | None = None
+        self.lines: list[bytes] = []
+        self.status = self.missing = self.came = 0
+        self.begun_at = self.looked_at = time.monotonic()
+        self.looked_came = 0
+
+    def receive(self) -> bytes | None:
+        """What has come, to be taken; None where a sink has it already. Raises ``OSError``, ``EOFError`` at the end."""
+        data = None
+        if self._sink is None:
+            data = self.sock.recv(self._wanted())
+            size = len(data)
+        else:
+            size = self.sock.recv_into(self._sink.get_buffer(), min(self.missing, _MOST_BYTES))
+            self._sink.buffer_updated(size)
+            self.missing -= size
+        if not size:
+            raise EOFError
+        self.came += size
+        if data is not None and self._head:
+            data, self._head = self._head + data, b""
+        return data
+
+    def _wanted(self) -> int:
+        request, others = self.asked[0].request, len(self.asked) - 1
+        if self.status:
+            first = self.missing
+        elif request.sink is not None:
+            return _HEAD_ROOM
+        else:
+            first = request.expected + _HEAD_ROOM if request.expected >= 0 else _FIRST_BYTES
+        return min(first + others * (max(request.expected, 0) + _HEAD_ROOM), _MOST_BYTES)
+
+    def keep(self, beginning: bytes) -> None:
+        """Keep the beginning of a head until the rest of it is there."""
+        self._head = beginning
+
+    def accept(self, head: Head, request: Request) -> None:
+        """The answer begins so; raises `NotPlain` where its body is not the part that a sink was made for."""
+        self.status, self.lines, self.missing = head.status, head.lines, head.length
+        self.closes |= head.closes
+        if request.sink is not None and head.status in (200, 206):
+            self._sink = cast("BufferedSink", request.sink)
+            if head.status != 206 or head.length > len(self._sink.get_buffer()):
+                raise NotPlain
+
+    def put(self, data: bytes) -> None:
+        """The first bytes of the body, or more of them."""
+        self.missing -= len(data)
+        if self._sink is None:
+            self._pieces.append(data)
+        else:
+            self._sink.write(data)
+
+    def wait_for_more(self) -> None:
+        """Be told of the rest when all of it is there, or when no more comes."""
+        if self._waits or (self.missing >= _WAITED_FOR and len(self.asked) == 1):
+            size = max(1, min(self.missing, _MOST_BYTES))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            self._waits = size > 1
+
+    def body(self) -> bytes:
+        """What was collected, once."""
+        if self._waits:
+            self.wait_for_more()  # for nothing more
+        pieces, self._pieces, self._sink = self._pieces, [], None
+        return b"".join(pieces)  # of a single piece no copy
