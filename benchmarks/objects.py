@@ -17,7 +17,7 @@ from typing import Any
 from aisdatapipes.testing import AISBucket
 from benchmarks.cluster import bucket_of, cluster, filler, put_all
 from benchmarks.measure import CPU, Limit, Loaded, Report, Stored, Target, asked, chosen, content_of, named
-from benchmarks.rivals import ceiling, curl_direct, curl_loop, has_ceiling
+from benchmarks.rivals import ceiling, ceiling_together, curl_direct, curl_loop, has_ceiling
 
 SIZE = 10 << 10
 
@@ -113,6 +113,10 @@ OUR_CHAIN = "aisdatapipes list_files_by_ais().load_files_by_ais()"
 OUR_MAP = "aisdatapipes AISMapDataset, DataLoader(64, shuffle)"
 OUR_WORKERS = "aisdatapipes AISIterDataset, DataLoader(64), 2 workers"
 THEIR_WORKERS = "aistore.pytorch AISIterDataset, DataLoader(64), 4 workers"
+CEILINGS = {
+    "C and epoll, 64 in flight straight to the owners": ceiling,
+    "C and epoll, 8 in flight on each of 8 connections": ceiling_together,
+}
 CONTENDERS = {
     OURS: our_iter,
     THEIRS: their_iter,
@@ -127,7 +131,7 @@ CONTENDERS = {
     "aistore.pytorch AISBatchIterDataset(512)": their_batch_512,
     "pycurl, one by one through the proxy": curl_loop,
     "pycurl, 64 in flight straight to the owners": curl_direct,
-    **({"C and epoll, 64 in flight straight to the owners": ceiling} if has_ceiling() else {}),
+    **(CEILINGS if has_ceiling() else {}),
 }
 TARGETS = (
     Target(OURS, THEIRS, 20),

@@ -16,6 +16,7 @@ import pycurl
 from benchmarks.measure import Content, Measurement, Stored, cpu_seconds
 
 WIDTH = 64  # as FetchPlan's
+TOGETHER = 8  # GETs that go out together on a connection: as in `aisdatapipes.store.pace`
 SOURCE = Path(__file__).with_name("ceiling.c")
 
 T = TypeVar("T")
@@ -57,18 +58,28 @@ def has_ceiling() -> bool:
 
 def ceiled(_contender: Any, stored: Stored) -> Measurement:
     """`ceiling.c` over all names: number and bytes are compared, contents are not."""
-    count, size, seconds, cpu = ceiled_reads([(url, "-") for url in owner_urls(stored)])
+    return _ceiled(stored, 1)
+
+
+def ceiled_together(_contender: Any, stored: Stored) -> Measurement:
+    """The same with several GETs on each of fewer connections."""
+    return _ceiled(stored, TOGETHER)
+
+
+def _ceiled(stored: Stored, depth: int) -> Measurement:
+    count, size, seconds, cpu = ceiled_reads([(url, "-") for url in owner_urls(stored)], depth)
     return Measurement(Content(count, size, stored.content.sum), seconds, cpu, 0)
 
 
-def ceiled_reads(reads: list[tuple[str, str]]) -> tuple[int, int, float, float]:
+def ceiled_reads(reads: list[tuple[str, str]], depth: int = 1) -> tuple[int, int, float, float]:
     """`ceiling.c` over URLs with a range each (``first-last``, or ``-``): answers, bytes, seconds, seconds of CPU."""
     parts = [(urlsplit(url), part) for url, part in reads]
     lines = [f"{one.hostname} {one.port} {one.path}?{one.query} {part}\n" for one, part in parts]
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "ceiling"
         subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
-        done = subprocess.run([program, str(WIDTH)], input="".join(lines), capture_output=True, text=True, check=False)
+        command = [program, str(WIDTH // depth), str(depth)]
+        done = subprocess.run(command, input="".join(lines), capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(done.stderr.strip())
     count, size, seconds, cpu = done.stdout.split()
@@ -77,6 +88,11 @@ def ceiled_reads(reads: list[tuple[str, str]]) -> tuple[int, int, float, float]:
 
 def ceiling(stored: Stored) -> Iterable[Any]:
     """The ceiling, as a contender."""
+    return stored.names
+
+
+def ceiling_together(stored: Stored) -> Iterable[Any]:
+    """The ceiling with several GETs on a connection, as a contender."""
     return stored.names
 
 
@@ -107,6 +123,7 @@ def streamed(_contender: Any, stored: Stored) -> Measurement:
 
 # A contender that is measured in its own way says how.
 ceiling.measure = ceiled  # type: ignore[attr-defined]
+ceiling_together.measure = ceiled_together  # type: ignore[attr-defined]
 one_stream.measure = streamed  # type: ignore[attr-defined]
 
 
