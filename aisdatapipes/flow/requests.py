@@ -26,7 +26,7 @@ FetchJob: TypeAlias = "Read | LargeRead | BatchRead"
 
 # What "auto" does (benchmarks/strategies.py has the measurements).
 # Up to this size get-batch is faster than GET, and from this many objects in a group on.
-BATCH_BYTES_EACH = 32 << 10
+BATCH_BYTES_EACH = 16 << 10
 # Of a cluster that is far away GETs get fewer done: no more than the width in each round trip.
 FAR_S = 0.01
 BATCH_BYTES_EACH_FAR = 64 << 10

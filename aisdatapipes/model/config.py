@@ -68,7 +68,7 @@ class FetchPlan:
     Args:
         strategy: ``"get"`` one GET an object, ``"batch"`` many objects in one request (get-batch), ``"ranges"``
             several parts of one object at a time. ``"auto"`` chooses by size, where the listing told it: up to
-            32 KiB get-batch, if the cluster has it, above 8 MiB parts, else GET.
+            16 KiB get-batch, if the cluster has it, above 8 MiB parts, else GET.
         width: Requests in flight; a get-batch counts as several.
         batch_objects: Objects in one get-batch request, at most.
         range_bytes: Bytes of one part where an object is read in parts.

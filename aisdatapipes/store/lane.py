@@ -32,7 +32,7 @@ LOOK_S = 0.5  # seconds between two looks at what may be too slow, or silent
 MAX_IDLE = 256  # connections kept for reuse; more than any sensible width
 # What is shorter may follow others on a connection: nobody waits long for what is before him. The addresses are short,
 # too, so that what is asked for at a time fits into the memory that the system has for it.
-SHORT_BYTES = 32 << 10
+SHORT_BYTES = 80 << 10
 _SHORT_URL = 1024
 BEHIND_S = 1.0  # that others wait behind an answer; then they are asked for elsewhere
 _PORT = 80
@@ -299,7 +299,9 @@ class Lane:
             self._finish(transfer, status, lines, body, failure)
 
     def _broken(self, line: Line, why: str) -> None:
-        if line.came and line.status:
+        if line.owed > 1:
+            self._give_up(line)  # whoever it was that broke it
+        elif line.came and line.status:
             self._end(line, Failure("truncated", f"{why} with {line.missing} bytes missing"))
         elif line.came or line.used:
             self._give_up(line)  # a kept connection may have been closed long ago

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.store.engine import CurlTransport
 from aisdatapipes.store.transport import Request
-from tests.store.misbehaving import BODY, Misbehaving
+from tests.store.misbehaving import BODY, Misbehaving, answer
 from tests.store.plain import PlainTransport
 from tests.store.test_transports import Answers, ask, seen
 
@@ -239,3 +239,20 @@ def test_a_trickle_is_given_up(lane, there):
     """An answer whose bytes come too slowly is given up after ``read_timeout``; it would end, cut off, in 9 s."""
     there.said = [b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", *[b"x"] * 9000]
     assert seen(ask(lane, Request(there.url("/said"))))[2] == "timeout"
+
+
+# ---- long bodies
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1, (3 << 20) + 5])
+def test_a_long_body_in_one_piece(lane, there, size):
+    """A body of several system calls, whose length was known, is what was sent; of one that breaks off, what came."""
+    body = (BODY * (size // len(BODY) + 1))[:size]
+    whole = answer(body)
+    there.said = [whole[at : at + 700_000] for at in range(0, len(whole), 700_000)]
+    assert seen(ask(lane, Request(there.url("/said"), most_bytes=size, expected=size))) == (200, body, None)
+    there.said = [whole[:600_000], whole[600_000:1_000_000]]
+    status, got, failure = seen(ask(lane, Request(there.url("/said"), most_bytes=size, expected=size)))
+    assert (status, failure) == (200, "truncated")
+    assert got == body[: len(got)]
+    assert len(got) > 900_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aisdatapipes.model.config import ClientConfig
@@ -118,6 +118,8 @@ def test_whatever_comes(there):
         return known[path]
 
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @example(routes=["part", "part", "reset", "part"] * 3)
+    @example(routes=["cut", "name", "part", "reset-inside", "part"] * 3)
     @given(routes=st.lists(st.sampled_from(ROUTES), min_size=1, max_size=20))
     def same(routes):
         paths = [f"/{route}/{i}" for i, route in enumerate(routes)]
