@@ -2,16 +2,18 @@
 
 Objects of 10 KiB, as the datasets hand them out: those of this package, those of ``aistore.pytorch``, and what a
 loop over pycurl does that anybody could write. The datasets list the bucket as part of the measurement; the loops
-know the names. The client in C is the ceiling: no dataset, no order, no checksum, no retry, and nobody reads the bytes.
+know the names. "Samples in memory" is what torch takes to hand them over. The client in C is the ceiling: no dataset,
+no order, no checksum, no retry, and nobody reads the bytes.
 
     python -m benchmarks.objects [--quick]
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aisdatapipes.testing import AISBucket
@@ -66,6 +68,20 @@ def their_four_workers(stored: Stored) -> Iterable[Any]:
     from aistore.pytorch import AISIterDataset
 
     return _loaded(AISIterDataset(bucket_of(stored.endpoint, stored.bucket)), num_workers=4)
+
+
+def torch_alone(stored: Stored) -> Iterable[Any]:
+    """What two workers of torch take for as many samples that nobody has to read."""
+    from torch.utils.data import IterableDataset, get_worker_info
+
+    there = [(name, filler(i, SIZE)) for i, name in enumerate(stored.names)]
+
+    class InMemory(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            worker = get_worker_info()
+            return itertools.islice(there, worker.id, None, worker.num_workers)
+
+    return _loaded(InMemory(), num_workers=2)
 
 
 def _loaded(dataset: Any, **options: Any) -> Iterable[Any]:
@@ -123,6 +139,7 @@ CONTENDERS = {
     OUR_CHAIN: our_chain,
     OUR_MAP: our_map,
     OUR_WORKERS: our_two_workers,
+    "torch's DataLoader(64), 2 workers, samples in memory": torch_alone,
     THEIR_WORKERS: their_four_workers,
     "aisdatapipes AISIterDataset, every checksum (get)": our_gets,
     "aisdatapipes AISBatchIterDataset(32)": our_batch_32,
