@@ -30,11 +30,11 @@ from aisdatapipes.wire.plain_head import NotPlain, head_at
 
 LOOK_S = 0.5  # seconds between two looks at what may be too slow, or silent
 MAX_IDLE = 256  # connections kept for reuse; more than any sensible width
-# What is shorter may follow others on a connection: nobody waits long for what is before him. The addresses are short,
-# too, so that what is asked for at a time fits into the memory that the system has for it.
+# What is not longer may go out together with others: nobody waits long for them. The addresses are short, too, so that
+# what is asked for at a time fits into the memory that the system has for it.
 SHORT_BYTES = 80 << 10
 _SHORT_URL = 1024
-BEHIND_S = 1.0  # that others wait behind an answer; then they are asked for elsewhere
+BURST_S = 1.0  # that a burst takes; then each of it is asked for by itself, for one may be what holds up all
 _PORT = 80
 
 _TEXT = re.compile(r"[!-~]+")
@@ -70,7 +70,7 @@ class Lane:
         self.lines: dict[int, Line] = {}  # all, by descriptor
         # By origin:
         self._idle: defaultdict[str, list[Line]] = defaultdict(list)
-        self._last: dict[str, Line] = {}  # on which something short was asked
+        self._open: dict[str, Line] = {}  # what is asked there is not sent yet, and short
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)
         self._addresses: dict[str, _Address | None] = {}
         self._kept = 0
@@ -95,25 +95,24 @@ class Lane:
         )
 
     def begin(self, transfer: Transfer) -> None:
-        """Ask at the next `flush`: after others if that may be, else on a kept connection, or on a new one."""
+        """Ask at the next `flush`: together with others if that may be, on a kept connection or on a new one."""
         request = transfer.request
         origin, short = request.origin, _is_short(request)
-        line = self._last.get(origin) if short else None
-        if line is None or not self._has_room(line):
+        line = self._open.get(origin) if short else None
+        if line is None or len(line.asked) >= self._paces[origin].depth:
             line = self._idle_one(origin) or self._connect(origin)
             if line is None:
                 self._otherwise(transfer)  # which says what is the matter
                 return
-            line.short = short
-            if short:
-                self._last[origin] = line
-        if not line.words:
             self._unsent.append(line)
+            if short:
+                self._open[origin] = line
         line.ask(transfer, self._words(request))
 
     def flush(self) -> None:
         """Send what was asked since the last time: what is for one connection in one piece."""
         lines, self._unsent = self._unsent, []
+        self._open.clear()
         for line in lines:
             if not line.connected or not line.words:
                 continue  # `_connected` sends it; or the connection is closed
@@ -161,8 +160,9 @@ class Lane:
             return
         self._looked_at = now
         for line in [line for line in self.lines.values() if line.asked]:
-            if len(line.asked) > 1 and now - line.begun_at > BEHIND_S:
-                self._pass_on(line, line.leave())
+            if line.is_burst and now - line.begun_at > BURST_S:
+                self._give_up(line)
+                continue
             seconds = now - line.looked_at
             if line.connected and line.came - line.looked_came >= SLOWEST * seconds:
                 line.looked_at, line.looked_came = now, line.came
@@ -175,9 +175,6 @@ class Lane:
             self._close(line)
 
     # ---- where a request goes
-
-    def _has_room(self, line: Line) -> bool:
-        return bool(line.asked) and line.short and not line.ends and len(line.asked) < self._paces[line.origin].depth
 
     def _idle_one(self, origin: str) -> Line | None:
         kept = self._idle[origin]
@@ -241,7 +238,7 @@ class Lane:
     def _take(self, line: Line, data: bytes) -> None:
         """Take a piece of an answer, or several answers."""
         at = 0
-        while at < len(data) and line.asked:
+        while at < len(data):
             if not line.status:
                 body_at = self._begun(line, data, at)
                 if body_at is None:
@@ -253,12 +250,19 @@ class Lane:
             if line.missing:
                 line.wait_for_more()
                 return
-            line.closes |= at < len(data) and len(line.asked) == 1  # nobody has asked for that
+            is_last = len(line.answers) + 1 == len(line.asked)
+            if is_last and at < len(data):  # nobody has asked for that
+                line.closes = True
+                if line.is_burst:
+                    self._give_up(line)
+                    return
             self._end(line, None)
+            if is_last or not line.asked:
+                return
 
     def _begun(self, line: Line, data: bytes, at: int) -> int | None:
         """Where the body of an answer begins; None where there is nothing to go on with yet, or any more."""
-        request = line.asked[0].request
+        request = line.present.request
         try:
             head = head_at(data, at)
             if head is None:
@@ -272,52 +276,55 @@ class Lane:
         except NotPlain:
             self._give_up(line)
             return None
-        if line.follows:
+        if line.answers:
             self._paces[line.origin].answered_after(time.monotonic() - line.begun_at)
         return head.end
 
     # ---- ends
 
     def _end(self, line: Line, failure: Failure | None) -> None:
-        """The first transfer is over: with an answer, or with what came of one."""
-        transfer = line.answered()
+        """The present answer is there, or all that came of it."""
+        if line.is_burst and (failure is not None or (line.closes and len(line.answers) + 1 < len(line.asked))):
+            self._give_up(line)  # whoever of them it was
+            return
         body = b"" if failure is not None and failure.kind == "excess" else line.body()
-        status, lines = line.status, line.lines
-        line.used, line.follows = True, bool(line.asked)
-        if failure is not None or line.ends:
-            self._give_up(line)
-        elif line.asked:
+        line.answers.append((line.status, line.lines, body))
+        if len(line.answers) < len(line.asked):
             line.begin()
-        elif self._kept < MAX_IDLE:
+        elif line.is_burst and not line.fits():
+            self._give_up(line)
+        else:
+            self._told(line, failure)
+
+    def _told(self, line: Line, failure: Failure | None) -> None:
+        """All that was asked is answered."""
+        told = line.take_all()
+        if failure is not None or line.closes or self._kept >= MAX_IDLE:
+            self._close(line)
+        else:
             line.begin()
             self._idle[line.origin].append(line)
             self._kept += 1
-        else:
-            self._close(line)
-        if transfer.line is line:  # else it was dropped
-            transfer.line = None
-            self._finish(transfer, status, lines, body, failure)
+        for transfer, (status, lines, body) in told:
+            if transfer.line is line:  # else it was dropped
+                transfer.line = None
+                self._finish(transfer, status, lines, body, failure)
 
     def _broken(self, line: Line, why: str) -> None:
-        if line.owed > 1:
-            self._give_up(line)  # whoever it was that broke it
-        elif line.came and line.status:
-            self._end(line, Failure("truncated", f"{why} with {line.missing} bytes missing"))
-        elif line.came or line.used:
-            self._give_up(line)  # a kept connection may have been closed long ago
+        if line.is_burst or not line.status:
+            if line.is_burst or line.came or line.used:
+                self._give_up(line)  # a kept connection may have been closed long ago
+            else:
+                self._end(line, Failure("reset", why))
         else:
-            self._end(line, Failure("reset", why))
+            self._end(line, Failure("truncated", f"{why} with {line.missing} bytes missing"))
 
     def _give_up(self, line: Line) -> None:
-        """Libcurl is to do what is not answered."""
-        left = list(line.asked)
-        self._close(line)
-        self._pass_on(line, left)
-
-    def _pass_on(self, line: Line, left: list[Transfer]) -> None:
-        """To libcurl: what the connection does not answer, or not soon."""
-        if left and line.short:
+        """Libcurl is to do it: what is of another form, or what others may have spoiled."""
+        left = line.asked
+        if line.is_burst:
             self._paces[line.origin].rest()
+        self._close(line)
         for transfer in left:
             if transfer.line is line:  # else it was dropped
                 transfer.line = None
@@ -325,8 +332,7 @@ class Lane:
 
     def _close(self, line: Line) -> None:
         del self.lines[line.fd]
-        line.asked.clear()
-        line.words.clear()
+        line.asked, line.words = [], []
         with contextlib.suppress(OSError):
             self._poll.unregister(line.fd)
         line.sock.close()
@@ -338,7 +344,7 @@ class Lane:
 
 
 def _is_short(request: Request) -> bool:
-    """Whether it may follow others, and others it."""
+    """Whether it may go out together with others."""
     return request.sink is None and 0 <= request.expected <= SHORT_BYTES and len(request.url) <= _SHORT_URL
 
 

@@ -1,11 +1,15 @@
-"""One connection of the fast lane: what was asked on it, and the answer that is just coming."""
+"""One connection of the fast lane: what was asked on it, and the answers as they come.
+
+Several short requests that go out together are a burst. Nothing is asked behind it before all of it is answered, and no
+answer is handed on before: a server that lost a request of a burst would answer fewer, and whoever took the second
+answer for that to the second request would take the bytes of another object.
+"""
 
 from __future__ import annotations
 
 import io
 import socket
 import time
-from collections import deque
 from typing import cast
 
 from aisdatapipes.store.transfer import Transfer
@@ -22,56 +26,60 @@ class Line:
     """A connection.
 
     Attributes:
-        asked: Transfers that are not answered yet; the first one's answer is coming.
-        words: What is asked, and not sent yet.
-        short: Whether what is asked is: others can follow it.
-        owed: Answers that are to come, to whomever.
+        asked: Transfers, in the order of their answers; none while nobody has the connection.
+        answers: Status, header lines and body of those that have come: of the first ones of ``asked``.
+        words: What is asked, and not sent yet: others can join it.
+        closes: Nothing can be asked any more.
         came: Bytes of the present answer; it has a ``status`` as soon as its head is there.
         begun_at: When it became the present one.
-        follows: It was asked for before the one before it had ended.
         looked_at, looked_came: When it was last looked whether enough comes, and what had come.
     """
 
     # fmt: off
     __slots__ = (
-        "_head", "_own", "_pieces", "_sink", "_waits", "asked", "begun_at", "came", "closes", "connected", "fd",
-        "follows", "lines", "looked_at", "looked_came", "missing", "origin", "owed", "short", "sock", "status", "used",
-        "words",
+        "_head", "_own", "_pieces", "_sink", "_waits", "answers", "asked", "begun_at", "came", "closes", "connected",
+        "fd", "lines", "looked_at", "looked_came", "missing", "origin", "sock", "status", "used", "words",
     )
     # fmt: on
 
     def __init__(self, sock: socket.socket, origin: str) -> None:
         self.sock, self.fd, self.origin = sock, sock.fileno(), origin
-        self.asked: deque[Transfer] = deque()
+        self.asked: list[Transfer] = []
+        self.answers: list[tuple[int, list[bytes], bytes]] = []
         self.words: list[bytes] = []
-        self.owed = 0
-        self.connected = self.used = self.closes = self.short = self.follows = self._waits = False
+        self.connected = self.used = self.closes = self._waits = False
         self.begin()
 
     @property
-    def ends(self) -> bool:
-        """Nothing can be asked any more: the server will close it, or answers come that nobody here waits for."""
-        return self.closes or self.owed != len(self.asked)
+    def present(self) -> Transfer:
+        """The transfer whose answer is coming."""
+        return self.asked[len(self.answers)]
+
+    @property
+    def is_burst(self) -> bool:
+        """Whether several requests share it."""
+        return len(self.asked) > 1
 
     def ask(self, transfer: Transfer, words: bytes) -> None:
         """A request more, to be sent."""
         transfer.line = self
         self.asked.append(transfer)
-        self.owed += 1
         self.words.append(words)
         if len(self.asked) == 1:
             self.begin()
 
-    def answered(self) -> Transfer:
-        """The first transfer has its answer, or all that it gets."""
-        self.owed -= 1
-        return self.asked.popleft()
+    def take_all(self) -> list[tuple[Transfer, tuple[int, list[bytes], bytes]]]:
+        """Those who asked, and their answers; nobody has the connection any more."""
+        told = list(zip(self.asked, self.answers, strict=True))
+        self.asked, self.answers, self.used = [], [], True
+        return told
 
-    def leave(self) -> list[Transfer]:
-        """Forget those that wait behind the first: their answers may come all the same."""
-        first, *others = self.asked
-        self.asked = deque([first])
-        return others
+    def fits(self) -> bool:
+        """Whether all answers may be those to what was asked: by what was known of them."""
+        return all(
+            status not in (200, 206) or len(body) == transfer.request.expected
+            for transfer, (status, _, body) in zip(self.asked, self.answers, strict=True)
+        )
 
     def begin(self) -> None:
         """An answer is to come."""
@@ -102,7 +110,7 @@ class Line:
         return data
 
     def _wanted(self) -> int:
-        request, others = self.asked[0].request, len(self.asked) - 1
+        request, others = self.present.request, len(self.asked) - len(self.answers) - 1
         if self.status:
             first = self.missing
         elif request.sink is not None:
@@ -136,7 +144,7 @@ class Line:
 
     def wait_for_more(self) -> None:
         """Be told of the rest when all of it is there, or when no more comes."""
-        if self._waits or (self.missing >= _WAITED_FOR and len(self.asked) == 1):
+        if self._waits or (self.missing >= _WAITED_FOR and not self.is_burst):
             size = max(1, min(self.missing, _MOST_BYTES))
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
             self._waits = size > 1

@@ -1,4 +1,4 @@
-"""Whether requests may follow each other on a connection, before the first of them is answered.
+"""How many requests may go out together on a connection, before the first of them is answered.
 
 HTTP/1.1 allows it (pipelining, RFC 9112, 9.3.2): answers come in the order of the requests. Several small requests in
 one packet, and their answers in one, spare system calls on both sides. But a server works at one of them at a time:

@@ -105,7 +105,8 @@ class HostileServer:
                 self._connections.discard(connection)
                 connection = self._tls.wrap_socket(connection, server_side=True)
                 self._connections.add(connection)
-            while (asked := _received(connection)) is not None:
+            requests = _Requests(connection)
+            while (asked := requests.next()) is not None:
                 self.asked.append(asked)
                 for piece in self.answer(asked):
                     connection.sendall(piece)
@@ -117,23 +118,36 @@ class HostileServer:
             self._threads.discard(threading.current_thread())
 
 
-def _received(connection: socket.socket) -> Asked | None:
-    data = b""
+class _Requests:
+    """The requests of a connection, of which several can come together."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._left = connection, b""
+
+    def next(self) -> Asked | None:
+        """The next one; None at the end."""
+        asked, self._left = _received(self._connection, self._left)
+        return asked
+
+
+def _received(connection: socket.socket, data: bytes) -> tuple[Asked | None, bytes]:
+    """A request, and what has come behind it."""
     while END not in data:
         more = connection.recv(1 << 16)
         if not more:
-            return None
+            return None, b""
         data += more
     head, _, body = data.partition(END)
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    while len(body) < int(headers.get("content-length", 0)):
+    length = int(headers.get("content-length", 0))
+    while len(body) < length:
         more = connection.recv(1 << 16)
         if not more:
-            return None
+            return None, b""
         body += more
-    return Asked(method, target, headers, body)
+    return Asked(method, target, headers, body[:length]), body[length:]
 
 
 class Hung(ConnectionError):

@@ -28,6 +28,7 @@ class Misbehaving:
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._connections: set[socket.socket] = set()
+        self.forgets = False  # whatever came in a packet behind a request
         self.most = 0  # connections at a time
         self._left: dict[socket.socket, bytes] = {}  # of requests that were sent together
         self._threads: list[threading.Thread] = []
@@ -95,7 +96,8 @@ class Misbehaving:
         length = next((int(x.split(":")[1]) for x in text.lower().split("\r\n") if x.startswith("content-length:")), 0)
         while len(body) < length:
             body += connection.recv(65536)
-        body, self._left[connection] = body[:length], body[length:]
+        body, left = body[:length], body[length:]
+        self._left[connection] = b"" if self.forgets else left
         self.seen.append(f"{text}\r\n\r\n{body.decode('latin-1')}")
         return text
 
