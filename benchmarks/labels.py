@@ -20,7 +20,7 @@ from benchmarks.cluster import bucket_of
 from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of
 from benchmarks.rivals import has_ceiling, many
 from benchmarks.samples import InC, Place, places_in
-from benchmarks.shards import WEBDATASET, filled, indexed, packed, samples, webdataset
+from benchmarks.shards import SAMPLES, SHARDS, WEBDATASET, filled, indexed, packed, samples, webdataset
 
 BATCHES, BATCH = 8, 512  # get-batches in flight, labels in each: the best of those that were tried
 FULL, LABELS = "aisdatapipes AISShardReader, full samples", "aisdatapipes AISShardReader, fields=('cls',)"
@@ -66,7 +66,7 @@ def get_batch(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
 
 def main() -> int:
     options = asked(__doc__ or "")
-    shards, count = (2, 50) if options.quick else (8, 500)
+    shards, count = (2, 50) if options.quick else (SHARDS, SAMPLES)
     every = (sample for shard in range(shards) for sample in samples(shard, count))
     expected = content_of((key, {"cls": sample["cls"]}) for key, sample in every)
     places = [

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from benchmarks.cluster import bucket_of
 from benchmarks.measure import Content, Loaded, Measurement, Report, Stored, Target, asked, chosen
 from benchmarks.rivals import ceiled_reads, has_ceiling, many, owner_urls
-from benchmarks.shards import INDEXED, WEBDATASET, filled, indexed, packed, samples, webdataset
+from benchmarks.shards import INDEXED, SAMPLES, SHARDS, WEBDATASET, filled, indexed, packed, samples, webdataset
 
 BATCHES, BATCH = 8, 128  # get-batches in flight, samples in each: the best of those that were tried
 
@@ -132,7 +132,7 @@ def places_in(archives: Iterable[bytes]) -> list[Place]:
 
 def main() -> int:
     options = asked(__doc__ or "")
-    shards, count = (2, 50) if options.quick else (8, 500)
+    shards, count = (2, 50) if options.quick else (SHARDS, SAMPLES)
     places = random.Random(0).sample(places_in(packed(samples(i, count)) for i in range(shards)), shards * count)
     with filled(shards, count) as (stored, server):
         contenders: dict[str, Any] = {

@@ -193,10 +193,10 @@ class AISShardReader(AISBaseIterDataset):
         table = self._table
         if table is None:
             return self._streamed(mine, meter, reached, self._buffer(cursor))
-        return self._located(table, mine, meter, reached)
+        return self._located(table, mine, meter, reached, cursor.place)
 
     def _located(
-        self, table: ShardTable, shares: Iterator[Positions], meter: Meter, reached: Reached
+        self, table: ShardTable, shares: Iterator[Positions], meter: Meter, reached: Reached, place: World
     ) -> Iterator[tuple[str, ZeroDict]]:
         blocks = self._order.blocks if self._order.shuffle else None
         found = located_samples(
@@ -204,6 +204,8 @@ class AISShardReader(AISBaseIterDataset):
             together=blocks is not None,
             # Samples differ in size, so blocks do: most of them are to be one request.
             run_bytes=max(self._fetch.range_bytes, 2 * blocks.bytes if blocks else 0),
+            share=1 / (place.world_size * place.num_workers),
+            keep=self._order.shuffle,
             decode=self._decode,
         )  # fmt: skip
         for key, sample in found:

@@ -165,6 +165,11 @@ class ShardTable(Sequence[Located]):
         start = int(self._key_ends[position - 1]) if position else 0
         return self._keys[start : int(self._key_ends[position])].decode("utf-8", "surrogateescape")
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether fields may be in other shards than their samples."""
+        return self._homes is not None
+
     def known_in(self, shard: int) -> int:
         """How many extensions there are in a shard and in the shards before it."""
         return int(self._known[shard])

@@ -15,6 +15,7 @@ from aisdatapipes.flow.recipes import Chosen
 from aisdatapipes.flow.resolve import resolve
 from aisdatapipes.flow.runs import JOINED_OVER
 from aisdatapipes.flow.samples import Shard, samples
+from aisdatapipes.flow.selection import Selections
 from aisdatapipes.flow.tolerance import Tolerance
 from aisdatapipes.model.config import ClientConfig, FetchPlan, RetryPolicy
 from aisdatapipes.model.errors import CorruptBody, CorruptShard, ObjectNotFound
@@ -55,7 +56,10 @@ def table(bucket, clusters, tmp_path):
     return table_of(bucket, clusters, tmp_path)
 
 
-def began(table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=None, *, together=True, **plan):
+def began(
+    table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=None, *,
+    together=True, share=0.0, keep=False, **plan,
+):  # fmt: skip
     groups = [np.array(positions, np.int64)]
     return located_samples(
         table,
@@ -66,6 +70,8 @@ def began(table, positions, clusters, chosen=EVERYTHING, meter=None, tolerance=N
         chosen,
         tolerance or Tolerance(),
         together=together,
+        share=share,
+        keep=keep,
     )
 
 
@@ -182,6 +188,142 @@ def test_faults(embedded_bucket, embedded_server, tmp_path, kind, options):
     try:
         expected = [sample for _, sample in read(table, list(table.of_shard(3))[::-1], clusters, range_bytes=4096)]
         assert [sample["jpg"] for sample in expected[::-1]] == [data for _, data in FILES[3][::2]]
+        assert fault.struck
+    finally:
+        embedded_server.embedded.faults.clear()
+
+
+# ---- small fields that lie far apart: picked out by the shard's target
+
+FAR = bytes(JOINED_OVER)
+LABELS = Chosen(Fields.parse(("cls",)))
+FAR_FILES = [
+    [file for i in range(40) for file in ((f"{shard}/{i:03}.jpg", FAR), (f"{shard}/{i:03}.cls", BYTES(i)))]
+    for shard in range(3)
+]
+FAR_ARCHIVES = [b"".join(entry(name, data) for name, data in files) + END for files in FAR_FILES]
+PICKED = {"share": 1.0, "together": False}
+
+
+def labelled(shards=FAR_FILES):
+    return [(name[:-4], {"cls": data}) for files in shards for name, data in files if name.endswith(".cls")]
+
+
+@pytest.fixture
+def far(bucket, clusters, tmp_path):
+    return table_of(bucket, clusters, tmp_path, FAR_ARCHIVES)
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["in order", "in any order"])
+def test_labels_are_picked(far, clusters, keep):
+    """One request for all labels of a shard, and one that tells its version; in any order, and no more often."""
+    orders = [range(len(far)), list(range(len(far)))[30:90]]
+    if keep:
+        orders.append(random.Random(2).sample(range(len(far)), len(far)))
+    for order in orders:
+        meter = Meter()
+        assert [labelled()[position] for position in order] == read(
+            far, order, clusters, LABELS, meter, keep=keep, **PICKED
+        )
+        assert (6, 0) == (meter.requests, meter.skipped)
+
+
+def test_labels_of_one_shard_after_the_other(far, clusters):
+    """Samples that are planned apart from each other share what was picked."""
+    groups = [np.arange(at, at + 7) for at in range(0, len(far) - 7, 7)]
+    meter = Meter()
+    found = located_samples(far, groups, clusters, FetchPlan(), meter, LABELS, share=1.0)
+    assert labelled()[: 7 * len(groups)] == list(found)
+    assert 6 == meter.requests
+
+
+@pytest.mark.parametrize(("share", "fields", "requests"), [
+    (0.0, ("cls",), 9), (0.25, ("cls",), 9), (1.0, ("jpg", "cls"), 1),
+], ids=str)  # fmt: skip
+def test_what_does_not_pay(far, clusters, share, fields, requests):
+    """Nothing is picked where little of it is wanted, nor where the large ones are wanted, too."""
+    meter = Meter()
+    found = read(far, range(10), clusters, Chosen(Fields.parse(fields)), meter, share=share, together=False)
+    assert [key for key, _ in labelled()[:10]] == [key for key, _ in found]
+    assert meter.requests == requests  # of an empty label nothing is read
+
+
+NASTY = {
+    "upper case": ("0/{}.CLS", b"1"),
+    "several dots": ("0/{}.a-1.cls", b"1"),
+    "folders with dots": ("./0.cls/{}.cls", b"1"),
+    "no ASCII": ("\u00fc/{}.cls", b"1"),
+    "no UTF-8": ("\udcff/{}.cls", b"1"),
+    "long names": ("0" * 300 + "/{}.cls", b"1"),
+    "of no bytes": ("0/{}.cls", b""),
+    "no extension of its own": ("0/{}.cls.txt", b"1"),
+}
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_nasty_labels_are_picked(bucket, clusters, tmp_path, nasty):
+    """Whatever the names are: the samples are those of the stream."""
+    name, label = NASTY[nasty]
+    files = [one for i in range(9) for one in ((name.format(i), label), (name.format(i)[:-3] + "far", FAR))]
+    files.append(("._other.cls", b"none of a sample"))
+    archives = [b"".join(entry(*file) for file in files) + END]
+    table = table_of(bucket, clusters, tmp_path, archives)
+    chosen = Chosen(Fields.parse(("cls;a-1.cls", "cls.txt")))
+    assert streamed(archives, chosen) == read(table, range(9), clusters, chosen, **PICKED)
+
+
+def test_what_has_such_a_name_and_is_no_file(bucket, clusters, tmp_path):
+    """A symbolic link is none of the labels."""
+    link = tars.block(b"0/link.cls", 0, b"2", b"0/000.cls")
+    archives = [FAR_ARCHIVES[0][: -len(END)] + link + END, *FAR_ARCHIVES[1:]]
+    table = table_of(bucket, clusters, tmp_path, archives)
+    assert labelled() == read(table, range(len(table)), clusters, LABELS, **PICKED)
+
+
+def test_only_the_labels_of_the_shard_are_taken(far):
+    """A tar that lacks one, or has another one, one more, or one of another size, or is cut, is not what was wanted."""
+    selections = Selections(far, LABELS, 1.0, keep=False)
+    labels = [(name, data) for name, data in FAR_FILES[0] if name.endswith(".cls")]
+
+    def contents(files, end=END):
+        return selections.contents(0, b"".join(entry(*file) for file in files) + end)
+
+    assert contents(labels) == b"".join(data for _, data in labels)
+    assert contents(labels[1:]) is None
+    assert contents([*labels, ("0/zzz.cls", b"")]) is None
+    assert contents([*labels[:5], ("0/xyz.cls", labels[5][1]), *labels[6:]]) is None
+    assert contents([*labels[:5], (labels[5][0], b"longer than it was"), *labels[6:]]) is None
+    assert contents([labels[1], labels[0], *labels[2:]]) is None
+    assert contents(labels, b"") is None
+    assert selections.contents(0, b"") is None
+    assert selections.contents(0, b"<html>" * 200) is None
+
+
+def test_labels_of_a_shard_that_was_overwritten(far, bucket, clusters):
+    """Names and sizes are those of the index, and yet it is another shard: no label of it is given."""
+    last = FAR_FILES[1][-1][1]
+    other = FAR_ARCHIVES[1].replace(last, bytes(len(last)))
+    assert len(other) == len(FAR_ARCHIVES[1])
+    assert other != FAR_ARCHIVES[1]
+    bucket.put("1.tar", other)
+    meter = Meter()
+    found = read(far, range(len(far)), clusters, LABELS, meter, Tolerance("skip"), **PICKED)
+    assert labelled([FAR_FILES[0], FAR_FILES[1][:2], FAR_FILES[2]]) == found  # of an empty label nothing is read
+    assert meter.skipped == 39
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize(("kind", "options"), [
+    ("cut", {"after": 100}), ("reset", {}), ("status", {"status": 503}), ("status", {"status": 400}),
+    ("refuse_direct", {}),
+])  # fmt: skip
+def test_faults_of_picking(embedded_bucket, embedded_server, tmp_path, kind, options, times):
+    """Labels that cannot be picked are read one by one."""
+    clusters = Clusters(ClientConfig(embedded_server.endpoint, retry=RETRY))
+    table = table_of(embedded_bucket, clusters, tmp_path, FAR_ARCHIVES)
+    fault = embedded_server.embedded.faults.add(kind, "get", times=times, **options)
+    try:
+        assert labelled() == read(table, range(len(table)), clusters, LABELS, **PICKED)
         assert fault.struck
     finally:
         embedded_server.embedded.faults.clear()
