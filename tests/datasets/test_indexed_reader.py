@@ -125,6 +125,38 @@ def test_resume_at_every_cut_and_on_another_world(embedded_bucket):
         assert sorted(every[cut:]) == sorted(numbers(ranks[0]) + numbers(ranks[1]))
 
 
+FAR = bytes(65 << 10)  # labels on both sides of it are not read together
+FAR_SHARDS = {
+    f"{first}.tar": shard(*((f"{i:04d}", {"bin": FAR, "cls": str(i).encode()}) for i in range(first, first + 12)))
+    for first in range(0, 36, 12)
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "block_bytes": 1 << 18}], ids=str)
+def test_laws_of_labels_that_are_picked(embedded_bucket, options):
+    """The same for labels that are picked out of their shards: shares, and every cut."""
+    embedded_bucket.fill(FAR_SHARDS)
+
+    def make(world, even="none"):
+        return made(embedded_bucket, index="client", fields=("cls",), seed=5, even=even, world=world, **options)
+
+    check_order(make)
+    check_resume(make)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_labels_cost_two_requests_a_shard(bucket, shuffle):
+    """Whether they come in order or not; for one of many workers they are read one by one."""
+    bucket.fill(FAR_SHARDS)
+    options = {"index": "client", "fields": ("cls",), "shuffle": shuffle, "even": "none"}
+    for world, requests in ((World(), 2 * len(FAR_SHARDS)), (World(0, 8), 5)):
+        dataset = made(bucket, world=world, **options)
+        number = len(dataset)
+        before = dataset.stats()["requests"]
+        assert number == len(list(dataset))
+        assert dataset.stats()["requests"] - before == requests
+
+
 @pytest.mark.parametrize("options", [
     {"block_bytes": 8 << 10, "window_blocks": 2}, {"block_bytes": 1, "window_blocks": 1}, {"block_bytes": 1 << 30},
     {"block_bytes": 20 << 10, "window_blocks": 3, "fields": ("cls",)}, {},
