@@ -1,8 +1,8 @@
 """What does it cost to read only the labels?
 
 The shards of `benchmarks.shards`: 64 KiB and a label each, which the cluster has indexed. Counts and sums are those of
-what each contender is to give: full samples, or labels alone. The last rows are told where each label is: get-batch of
-ranges, and a client in C with a ranged GET each.
+what each contender is to give: full samples, or labels alone. The last rows are loops without order or checks: a tar of
+labels for each shard, get-batch of ranges, and a client in C with a ranged GET each.
 
     python -m benchmarks.labels [--quick]
 """
@@ -18,13 +18,15 @@ from typing import Any
 
 from benchmarks.cluster import bucket_of
 from benchmarks.measure import Report, Stored, Target, asked, chosen, content_of
-from benchmarks.rivals import has_ceiling, many
+from benchmarks.rivals import has_ceiling, many, owner_urls
 from benchmarks.samples import InC, Place, places_in
 from benchmarks.shards import SAMPLES, SHARDS, WEBDATASET, filled, indexed, packed, samples, webdataset
 
 BATCHES, BATCH = 8, 512  # get-batches in flight, labels in each: the best of those that were tried
+TARS = 8  # tars of labels in flight
 FULL, LABELS = "aisdatapipes AISShardReader, full samples", "aisdatapipes AISShardReader, fields=('cls',)"
 SHUFFLED = "aisdatapipes AISShardReader, fields=('cls',), shuffled"
+PICKED = "pycurl, a tar of the labels of each shard, 8 in flight"
 RANGES, C = "get-batch of ranges, 8 of 512 in flight", "C and epoll, a ranged GET each"
 THEIRS = f"{WEBDATASET}, labels"
 
@@ -43,6 +45,17 @@ def shuffled_labels(stored: Stored) -> Iterable[Any]:
 
 def their_labels(stored: Stored) -> Iterable[Any]:
     return ((key, {"cls": sample["cls"]}) for key, sample in webdataset(stored))
+
+
+def picked(stored: Stored) -> Iterator[Any]:
+    """The labels that targets pick out of their shards, in no order."""
+    from aisdatapipes.wire.tar import members
+
+    urls = zip(stored.names, owner_urls(stored), strict=True)
+    asked_for = ((name, f"{url}&archmode=suffix&archregx=.cls", None) for name, url in urls)
+    for name, archive in many(asked_for, TARS):
+        for member in members([archive], name):
+            yield member.name.removesuffix(".cls"), {"cls": member.data}
 
 
 def get_batch(stored: Stored, *, places: list[Place]) -> Iterator[Any]:
@@ -77,6 +90,7 @@ def main() -> int:
         report = Report("labels", (__doc__ or "").splitlines()[0], options.rounds, server, options.quick)
         only = dataclasses.replace(stored, content=expected)
         contenders: dict[str, Any] = {LABELS: labels, SHUFFLED: shuffled_labels, THEIRS: their_labels}
+        contenders[PICKED] = picked
         contenders[RANGES] = functools.partial(get_batch, places=places)
         if has_ceiling():
             contenders[C] = InC(places)
