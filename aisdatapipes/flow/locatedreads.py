@@ -171,24 +171,27 @@ class Reads:
         recipes = self._recipes_of(rows)
         fields, ends = _read(rows, recipes)
         homes, starts, sizes = rows.homes[fields], rows.starts[fields], rows.sizes[fields]
-        picked = self._pick(homes)
-        in_runs = np.where(np.isin(homes, list(self._picked)), 0, sizes)
+        shards = list(dict.fromkeys(homes.tolist()))
+        picks = self._pick(shards)
+        picked = [shard for shard in shards if shard in self._picked]
+        in_runs = np.where(np.isin(homes, picked), 0, sizes) if picked else sizes
         runs = self._runs(homes, starts, in_runs, together=together)
         pieces, numbers = runs.pieces, runs.numbers
-        for shard, run in self._picked.items():
-            here = np.flatnonzero(homes == shard)
+        for shard in picked:
+            here, run = np.flatnonzero(homes == shard), self._picked[shard]
             numbers[here] = run.number
             begins = run.selected.places(starts[here])
             for field, begin, size in zip(here.tolist(), begins.tolist(), sizes[here].tolist(), strict=True):
                 pieces[field] = (run, begin, begin + size)
         self._want(rows, recipes, ends.tolist(), pieces, numbers.tolist())
-        return [*picked, *runs.reads]
+        return [*picks, *runs.reads]
 
     def instead_of(self, run: Run) -> list[RunRead]:
         """The reads that bring what was not picked out of a shard, to the samples that wait for it."""
         assert isinstance(run, PickedRun)  # noqa: S101 - a `RunRead` is always taken
         self._selections.stop()
-        del self._picked[run.shard]
+        if self._picked.get(run.shard) is run:  # else the samples that are planned next are of other shards
+            del self._picked[run.shard]
         waiting = [(one.pieces, at) for one in self.samples for at, piece in enumerate(one.pieces) if piece[0] is run]
         places = np.array([pieces[at][1:] for pieces, at in waiting], np.int64).reshape(-1, 2)
         starts, sizes = run.selected.starts_of(places[:, 0]), places[:, 1] - places[:, 0]
@@ -197,20 +200,15 @@ class Reads:
             pieces[at] = piece
         return runs.reads
 
-    def _pick(self, homes: Numbers) -> list[PickedRead]:
+    def _pick(self, shards: list[int]) -> list[PickedRead]:
         """The reads of what is picked out of these shards, and was not before."""
-        if not self._selections.any:
-            return []
-        shards = dict.fromkeys(homes.tolist())
         if not self._selections.keep:
-            self._picked = {shard: run for shard, run in self._picked.items() if shard in shards}
-        sources, reads = self._sources(homes), []
-        for shard in shards:
-            selected = None if shard in self._picked else self._selections.of(shard)
-            if selected is not None:
-                run = self._picked[shard] = PickedRun(shard, self._next_number(), selected)
-                reads.append(PickedRead(run, sources[shard], self._selections))
-        return reads
+            self._picked = {shard: self._picked[shard] for shard in shards if shard in self._picked}
+        picks = {shard: self._selections.of(shard) for shard in shards if shard not in self._picked}
+        runs = [PickedRun(shard, self._next_number(), one) for shard, one in picks.items() if one is not None]
+        self._picked.update((run.shard, run) for run in runs)
+        sources = self._sources([run.shard for run in runs])
+        return [PickedRead(run, sources[run.shard], self._selections) for run in runs]
 
     def _runs(self, homes: Numbers, starts: Numbers, sizes: Numbers, *, together: bool) -> _Runs:
         """The runs that these fields are in."""
@@ -256,7 +254,7 @@ class Reads:
             begin = end
         return found
 
-    def _sources(self, shards: Numbers) -> dict[int, _Source]:
+    def _sources(self, shards: Numbers | list[int]) -> dict[int, _Source]:
         """These shards; their owners are looked up anew, for the cluster's map may be another one since."""
         found: dict[int, _Source] = {}
         numbers = np.unique(shards).tolist()

@@ -237,6 +237,21 @@ def test_labels_of_one_shard_after_the_other(far, clusters):
     assert 6 == meter.requests
 
 
+def test_labels_that_are_not_picked_in_the_end(embedded_bucket, embedded_server, tmp_path):
+    """One shard cannot be picked from, when the samples behind it are planned already."""
+    clusters = Clusters(ClientConfig(embedded_server.endpoint, retry=RETRY))
+    table = table_of(embedded_bucket, clusters, tmp_path, FAR_ARCHIVES)
+    groups = [np.arange(at, at + 7) for at in range(0, len(table) - 7, 7)]
+    for shard in range(3):
+        fault = embedded_server.embedded.faults.add("status", "get", match=f"{shard}.tar", times=2, status=400)
+        try:
+            found = located_samples(table, groups, clusters, FetchPlan(), Meter(), LABELS, share=1.0)
+            assert labelled()[: 7 * len(groups)] == list(found)
+            assert fault.struck == 2
+        finally:
+            embedded_server.embedded.faults.clear()
+
+
 @pytest.mark.parametrize(("share", "fields", "requests"), [
     (0.0, ("cls",), 9), (0.25, ("cls",), 9), (1.0, ("jpg", "cls"), 1),
 ], ids=str)  # fmt: skip
