@@ -190,6 +190,13 @@ class _Loop:
     def _end(self, why: Failure) -> None:
         left = list(self._transfers.values())
         left += [argument for verb, argument in self.commands if verb is _Loop.begin]
+        try:
+            self._close(left)
+        finally:  # whatever has become of the rest: they wait for it
+            for transfer in left:
+                tell(transfer.done, Reply(0, [], b"", why))
+
+    def _close(self, left: list[Transfer]) -> None:
         for transfer in left:
             self._release(transfer, keep=False)
         for curl in self._idle:
@@ -198,8 +205,6 @@ class _Loop:
         self._multi.close()
         self._poll.close()
         os.close(self._wake_fd)
-        for transfer in left:
-            tell(transfer.done, Reply(0, [], b"", why))
 
     def _wait_s(self) -> float:
         """Seconds until something is due; -1 when nothing is."""

@@ -332,6 +332,8 @@ class Lane:
 
     def _close(self, line: Line) -> None:
         del self.lines[line.fd]
+        if self._open.get(line.origin) is line:  # nobody shall join it
+            del self._open[line.origin]
         line.asked, line.words = [], []
         with contextlib.suppress(OSError):
             self._poll.unregister(line.fd)

@@ -97,6 +97,24 @@ def test_long_ones_have_a_connection_each(there):
         transport.close()
 
 
+@pytest.mark.parametrize("dropped", [1, 3])
+def test_asked_behind_what_was_dropped_at_once(short, there, dropped):
+    """Who asks when others have asked, and do not want it any more, in the same moment."""
+    answers = Answers()
+    unwanted = [Request(there.url(f"/name/{i}")) for i in range(dropped)]
+    wanted = Request(there.url("/name/wanted"))
+
+    def begin(_reply):  # all of it in one turn of the loop
+        for request in unwanted:
+            short.send(request, answers.of(request))
+        for request in unwanted:
+            short.cancel(request)
+        short.send(wanted, answers.of(wanted))
+
+    short.send(Request(there.url("/name/first")), begin)
+    assert told([wanted], answers) == named(["/name/wanted"])
+
+
 # ---- whatever comes
 
 ROUTES = ["name", "name", "name", "good", "refused", "redirect", "cut", "reset", "reset-inside", "nothing", "closing",
