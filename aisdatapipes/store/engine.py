@@ -382,7 +382,7 @@ class _Loop:
         chunks = transfer.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._release(transfer, keep=failure is None)
-        tell(transfer.done, Reply(status, transfer.lines, body, failure))
+        tell(transfer.done, Reply(status, transfer.lines, body, failure, transfer.repeats))
 
     def _told(self, transfer: Transfer, status: int, lines: list[bytes], body: bytes, failure: Failure | None) -> None:
         """The fast lane has done it."""

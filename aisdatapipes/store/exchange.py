@@ -48,9 +48,10 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "_began", "_broken", "_cancelled", "_direct", "_done", "_home", "_over", "_sent", "_tried_at", "attempts",
-        "attempts_at_most", "body", "byte_range", "cluster", "ended", "error", "headers", "listed", "method",
-        "outgrown", "owner", "path", "redirects", "reply", "request", "room", "silence_s", "sink", "subject", "what",
+        "_began", "_broken", "_cancelled", "_direct", "_done", "_home", "_over", "_repeats", "_sent", "_tried_at",
+        "attempts", "attempts_at_most", "body", "byte_range", "cluster", "ended", "error", "headers", "listed",
+        "method", "outgrown", "owner", "path", "redirects", "reply", "request", "room", "silence_s", "sink", "subject",
+        "what",
     )
     # fmt: on
 
@@ -80,6 +81,7 @@ class Exchange:
         self.outgrown = False
         self.room = -1
         self._sent: str | None = None
+        self._repeats = 0  # attempts that the transport made by itself
         self._broken = False  # an answer broke: kept connections are not to be trusted
         self._cancelled = False
 
@@ -179,6 +181,8 @@ class Exchange:
     def _arrived(self, reply: Reply) -> None:
         if self.ended:
             return  # all that mattered of the answer was there before its end
+        self.attempts += reply.repeats
+        self._repeats += reply.repeats
         try:
             self._judge(reply)
         except Exception as error:
@@ -293,7 +297,7 @@ class Exchange:
         delay = random.uniform(0, limit) if asked is None else min(asked, policy.max_delay)  # noqa: S311 - jitter
         known = self.cluster.answered
         deadline = policy.deadline if known else min(policy.deadline, FIRST_CONTACT)
-        if self.attempts >= self.attempts_at_most or time.monotonic() + delay - self._began > deadline:
+        if self.attempts - self._repeats >= self.attempts_at_most or time.monotonic() + delay - self._began > deadline:
             self._end(None, error)
             return
         log.warning("%s: try %d failed, next in %.2f s: %s", shown(self.subject), self.attempts, delay, error)

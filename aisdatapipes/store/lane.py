@@ -312,6 +312,8 @@ class Lane:
 
     def _broken(self, line: Line, why: str) -> None:
         if line.is_burst or not line.status:
+            if line.is_burst and line.status:
+                line.present.repeats += 1
             if line.is_burst or line.came or line.used:
                 self._give_up(line)  # a kept connection may have been closed long ago
             else:

@@ -14,19 +14,21 @@ class Transfer:
         chunks: The body, as it came.
         lines: Header lines.
         by_libcurl: The fast lane is not to try it, again.
+        repeats: How often it was sent again because its answer broke off.
         curl: The easy handle that does it; None where the fast lane does.
         line: The connection of the fast lane that it has.
         heard: Bytes and header lines at the last look, where silence is limited.
         heard_at: When that was.
     """
 
-    __slots__ = ("by_libcurl", "chunks", "curl", "done", "heard", "heard_at", "line", "lines", "request")
+    __slots__ = ("by_libcurl", "chunks", "curl", "done", "heard", "heard_at", "line", "lines", "repeats", "request")
 
     def __init__(self, request: Request, done: Done) -> None:
         self.request, self.done = request, done
         self.chunks: list[bytes] = []
         self.lines: list[bytes] = []
         self.by_libcurl = False
+        self.repeats = 0
         self.curl: Any = None
         self.line: Any = None
         self.heard = -1

@@ -115,16 +115,19 @@ class Reply:
         status: HTTP status; 0 when there was none.
         body: The collected body (empty with a sink).
         failure: Why the answer is incomplete; None when it is complete.
+        repeats: How often the transport sent the request again by itself, because an answer broke off.
     """
 
-    __slots__ = ("_headers", "_lines", "body", "failure", "status")
+    __slots__ = ("_headers", "_lines", "body", "failure", "repeats", "status")
 
-    def __init__(self, status: int, lines: list[bytes], body: bytes, failure: Failure | None = None) -> None:
+    def __init__(
+        self, status: int, lines: list[bytes], body: bytes, failure: Failure | None = None, repeats: int = 0
+    ) -> None:
         self.status = status
         self._lines = lines
         self._headers: dict[bytes, bytes] | None = None  # parsed only where somebody asks
         self.body = body
-        self.failure = failure
+        self.failure, self.repeats = failure, repeats
 
     def header(self, name: str) -> str | None:
         """The value of a header, by its name in any case; None where it is absent."""

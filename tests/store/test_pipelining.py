@@ -115,6 +115,14 @@ def test_asked_behind_what_was_dropped_at_once(short, there, dropped):
     assert told([wanted], answers) == named(["/name/wanted"])
 
 
+def test_what_broke_off_is_counted(short, there):
+    """Of a burst that broke off, once for the one whose answer it was."""
+    requests, answers = asked(short, there, ["/name/a", "/cut/b", "/name/c"])
+    told(requests, answers)
+    found = {id(request): reply.repeats for request, reply in answers.all}
+    assert [found[id(request)] for request in requests] == [0, 1, 0]
+
+
 # ---- whatever comes
 
 ROUTES = ["name", "name", "name", "good", "refused", "redirect", "cut", "reset", "reset-inside", "nothing", "closing",
