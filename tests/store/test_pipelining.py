@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -15,7 +16,7 @@ from aisdatapipes.store.pace import DEPTH, Pace
 from aisdatapipes.store.transport import Request
 from tests.store.misbehaving import BODY, Misbehaving, answer
 from tests.store.plain import ShortTransport
-from tests.store.test_transports import Answers, ask, seen
+from tests.store.test_transports import HANG, Answers, ask, seen
 
 
 @pytest.fixture
@@ -121,6 +122,46 @@ def test_what_broke_off_is_counted(short, there):
     told(requests, answers)
     found = {id(request): reply.repeats for request, reply in answers.all}
     assert [found[id(request)] for request in requests] == [0, 1, 0]
+
+
+@pytest.mark.timeout(240)
+def test_whoever_still_wants_it_is_told(there):
+    """Of requests that are sent and cancelled in any order, also in the same turns, the others have their answers."""
+    transport = ShortTransport(ClientConfig(there.url(), read_timeout=4))
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @example(turns=[[True, False, True]])
+    @example(turns=[[True, True, True, False], [False, False, True]])
+    @given(turns=st.lists(st.lists(st.booleans(), max_size=12), min_size=1, max_size=4))
+    def same(turns):
+        answers, wanted, sent = Answers(), [], []
+
+        def act(sends):  # a request more; or the oldest one that was not cancelled is cancelled
+            if sends:
+                request = Request(there.url(f"/name/{len(sent)}"))
+                sent.append(request)
+                wanted.append(request)
+                transport.send(request, answers.of(request))
+            elif wanted:
+                transport.cancel(wanted.pop(0))
+
+        for turn in turns:
+            acted = threading.Event()
+            # Its listener is called by the loop, which goes on when all of this is done.
+            transport.send(Request(there.url("/name/turn")), lambda _, do=turn, end=acted: (*map(act, do), end.set()))
+            assert acted.wait(HANG)
+        last = Request(there.url("/name/last"))
+        wanted.append(last)
+        transport.send(last, answers.of(last))
+        answers.wait_for(wanted)
+        replies = {id(request): reply for request, reply in answers.all}
+        for request in wanted[:-1]:
+            assert seen(replies[id(request)]) == (200, b"/name/%d" % sent.index(request), None)
+
+    try:
+        same()
+    finally:
+        transport.close()
 
 
 # ---- whatever comes

@@ -73,6 +73,13 @@ class Answers:
             assert self._news.wait_for(lambda: len(self.all) >= n, HANG), f"{len(self.all)} answers of {n}"
         return [reply for _, reply in self.all]
 
+    def wait_for(self, requests):
+        """Wait for the answers to these, whichever others come."""
+        wanted = set(map(id, requests))
+        with self._news:
+            came = self._news.wait_for(lambda: wanted <= {id(request) for request, _ in self.all}, HANG)
+            assert came, f"of {len(wanted)} requests some are not answered"
+
 
 def ask(transport, request):
     answers = Answers()
