@@ -69,7 +69,7 @@ class LocalCluster:
         self._mountpaths = mountpaths
         self._ports: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._revived: set[str] = set()
+        self._revivable: set[str] = set()  # nodes that may crash once, while the cluster starts
         self._names = [f"p{i + 1}" for i in range(proxies)] + [f"t{i + 1}" for i in range(targets)]
         self._targets = targets
 
@@ -111,7 +111,9 @@ class LocalCluster:
             self.until(lambda: self._status("p1", "/v1/health"), "the primary does not listen")
             for name in self._names[1:]:
                 self.start(name)
+            self._revivable = set(self._names) if self._tls else set()
             self.wait_ready()
+            self._revivable = set()
         except BaseException:
             self.stop()
             raise
@@ -307,10 +309,10 @@ class LocalCluster:
         for name, process in list(self._running.items()):
             if process.poll() is None:
                 continue
-            if self._tls and name not in self._revived:
+            if name in self._revivable:
                 # AIStore 5.0 starts two listeners with one TLS configuration at the same moment, and Go's set-up of
                 # HTTP/2 in it can crash then.
-                self._revived.add(name)
+                self._revivable.discard(name)
                 self.start(name)
             else:
                 raise ClusterFailed(f"{name} ended with status {process.returncode}\n{self._tails()}")
