@@ -54,7 +54,7 @@ class HeaderPass:
         self._places: list[Place] = []
         self._bad: AISPipeError | None = None
         self._length = FIRST_BYTES
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may cancel this while it is held
         self._part: PartInPieces | None = None
         self._cancelled = False
 

@@ -52,7 +52,7 @@ class CurlTransport:
         """Begin, and return at once."""
         try:
             failure = self._tell(_Loop.begin, Transfer(request, done), start=True)
-        except (OSError, RuntimeError) as error:  # no descriptor or no thread left to start with
+        except (OSError, RuntimeError) as error:  # no descriptor left to start with
             failure = Failure("local", descriptors.lack() or str(error))
         if failure is not None:
             tell(done, Reply(0, [], b"", failure))
@@ -75,7 +75,7 @@ class CurlTransport:
             if loop is not None:
                 loop.ending = True
                 loop.wake()
-        if loop is not None:
+        if loop is not None and loop.thread.is_alive():  # one that is just being started ends at once
             loop.thread.join()
 
     def _tell(self, verb: Callable[[_Loop, Any], None], argument: object, *, start: bool = False) -> Failure | None:
@@ -84,15 +84,17 @@ class CurlTransport:
         with self._lock:
             if self._closed:
                 return CLOSED
-            if self._loop is None:
+            loop, new = self._loop, None
+            if loop is None:
                 if not start:
                     return None  # no loop, no transfer that could be resumed or dropped
-                self._loop = _Loop(self._config, self._may_end, self._forget)
-            loop = self._loop
+                loop = new = self._loop = _Loop(self._config, self._may_end, self._forget)
             loop.commands.append((verb, argument))
             # Else a wake-up is on its way already. The second may be of the collector, just before this looks.
             if len(loop.commands) <= _FIRST_COMMANDS:
                 loop.wake()
+        if new is not None:
+            new.start()
         return None
 
     def _may_end(self, loop: _Loop) -> bool:
@@ -141,11 +143,20 @@ class _Loop:
             self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
             # Most of what is kept is the lane's.
             self._multi.setopt(pycurl.M_MAXCONNECTS, min(MAX_IDLE, max(1, self._most // 2)))
-            self.thread.start()
-        except (RuntimeError, pycurl.error) as error:  # no thread, or no descriptor, left
-            why = descriptors.lack() or str(error)
+        except pycurl.error as error:  # no descriptor left
             os.close(self._wake_fd)  # the others close themselves
-            raise RuntimeError(why) from error
+            raise RuntimeError(str(error)) from error
+
+    def start(self) -> None:
+        """Start the thread, or tell everybody that there are no more threads.
+
+        Not under the transport's lock: until a thread counts as started, the collector may cancel something in it.
+        """
+        try:
+            self.thread.start()
+        except RuntimeError as error:
+            self._forget(self)
+            self._end(Failure("local", descriptors.lack() or str(error)))
 
     def wake(self) -> None:
         """End the sleep; called under the transport's lock, while this loop is the current one."""

@@ -52,7 +52,7 @@ class Selection:
         self.archive: bytes | None = None
         self.part = PartInPieces(cluster, url, owner, 0, 1)
         self._read = _Tar(cluster, url, owner, pattern, cost)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may cancel this while it is held
         self._under_way: Exchange | None = None
         self._cancelled = False
 

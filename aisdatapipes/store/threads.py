@@ -62,21 +62,40 @@ class ThreadTransport:
             tell(done, Reply(0, [], b"", FORKED))
             return
         with self._news:
-            failure = CLOSED if self._closed else self._begin(request, done)
-        if failure is not None:
-            tell(done, Reply(0, [], b"", failure))
+            closed = self._closed
+            if not closed:
+                thread = self._another_thread()
+                heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
+                self._news.notify()
+        if closed:
+            tell(done, Reply(0, [], b"", CLOSED))
+        elif thread is not None:
+            self._start(thread)
 
-    def _begin(self, request: Request, done: Done) -> Failure | None:
+    def _another_thread(self) -> threading.Thread | None:
+        """One that is still to be started, where one more request needs it."""
         # Not "is one free": it may have been woken for another request and not yet have taken it.
-        if len(self._waiting) >= self._free and len(self._threads) < MAX_THREADS:
-            try:
-                self._start_thread()
-            except RuntimeError as error:  # no more threads; those that are there do it
-                if not self._threads:
-                    return Failure("local", str(error))
-        heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
-        self._news.notify()
-        return None
+        if len(self._waiting) < self._free or len(self._threads) >= MAX_THREADS:
+            return None
+        thread = threading.Thread(target=self._work, name="aisdatapipes-urllib3", daemon=True)
+        self._threads.add(thread)
+        return thread
+
+    def _start(self, thread: threading.Thread) -> None:
+        """Not under the lock: until a thread counts as started, the collector may cancel something in it."""
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads; those that are there do it
+            with self._lock:
+                self._threads.discard(thread)
+                left = [] if self._threads else self._withdraw_all()
+            for done in left:
+                tell(done, Reply(0, [], b"", Failure("local", str(error))))
+
+    def _withdraw_all(self) -> list[Done]:
+        """Whoever waits for a thread waits no more."""
+        left, self._waiting = self._waiting, []
+        return [done for *_, done in left]
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
@@ -102,20 +121,16 @@ class ThreadTransport:
             return
         with self._news:
             self._closed = True
-            left, self._waiting = self._waiting, []
+            left = self._withdraw_all()
             self._news.notify_all()
             self._resumed.notify_all()
             threads = list(self._threads)
-        for *_, done in left:
+        for done in left:
             tell(done, Reply(0, [], b"", CLOSED))
         for thread in threads:
-            thread.join()
+            if thread.is_alive():  # one that is just being started finds that there is nothing to do
+                thread.join()
         self._pool.clear()
-
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name="aisdatapipes-urllib3", daemon=True)
-        thread.start()
-        self._threads.add(thread)
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:

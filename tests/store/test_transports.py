@@ -524,6 +524,25 @@ def test_a_collection_at_any_moment(kind, there):
             gc.enable()
 
 
+def test_a_collection_in_a_thread_that_is_just_being_started(new, there, monkeypatch):
+    """Whoever starts a thread waits until it counts as started; before that the collector may cancel something in it."""
+    transport, answers = new(there.url()), Answers()
+    unknown, good = Request(there.url("/good")), Request(there.url("/good"))
+    begin = threading.Thread._bootstrap_inner
+
+    def begin_with_a_collection(thread):
+        if thread.name.startswith("aisdatapipes"):
+            transport.cancel(unknown)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap_inner", begin_with_a_collection)
+    sender = threading.Thread(target=transport.send, args=(good, answers.of(good)), daemon=True)
+    sender.start()
+    sender.join(HANG)
+    assert not sender.is_alive(), "a collection in the new thread stops everything"
+    assert seen(answers.wait(1)[0]) == (200, BODY, None)
+
+
 class Forgotten:
     """Cancels a request when it is collected, as an iteration does."""
 
