@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from aisdatapipes.model.errors import ConfigError
+from aisdatapipes.model.errors import ConfigError, CorruptShard
 from aisdatapipes.model.url import AISURL
+from aisdatapipes.wire.samplecolumns import sample_columns
 from aisdatapipes.wire.samples import samples
 from aisdatapipes.wire.shardindex import ShardIndex
 from aisdatapipes.wire.tar_header import BLOCK
@@ -245,6 +247,7 @@ class TableBuilder:
         self._shards: list[AISURL] = []
         self._checksums: list[str] = []
         self._kinds_of: dict[str, int] = {}  # index of each extension
+        self._kinds_as_written: dict[bytes, int] = {}  # the same, before case is forgotten
         # They grow in place, as those of a listing.
         self._known, self._firsts, self._begins = array("q"), array("q", [0]), array("q", [0])
         self._key_ends = array("q")
@@ -259,19 +262,32 @@ class TableBuilder:
         """
         if index.size > _MAX_BLOCK * BLOCK:
             raise ConfigError(f"{shard}: {index.size} bytes are more than an indexed shard can have; use index='off'")
-        kinds_of = self._kinds_of
-        for key, fields in samples(_named(index), shard):
-            self._keys += key.encode("utf-8", "surrogateescape")
-            self._key_ends.append(len(self._keys))
-            for extension, (offset, size) in fields.items():
-                self._kinds.append(kinds_of.setdefault(extension, len(kinds_of)))
-                self._blocks.append(offset // BLOCK + 1)
-                self._sizes.append(size)
-            self._begins.append(len(self._kinds))
+        columns = sample_columns(index)
+        if columns is None:
+            raise _defect(index, shard)
+        kinds = self._kinds_as(columns.extensions)
+        ends = np.append(columns.begins, len(kinds))[1:]
+        if _has_twins(kinds, ends):
+            raise _defect(index, shard)
+        self._begins.frombytes((len(self._kinds) + ends).tobytes())
+        self._kinds.frombytes(kinds.tobytes())
+        self._blocks.frombytes((index.offsets[columns.members] // BLOCK + 1).astype(np.uint32).tobytes())
+        self._sizes.frombytes(index.sizes[columns.members].tobytes())
+        lengths = np.fromiter(map(len, columns.keys), np.int64, len(columns.keys))
+        self._key_ends.frombytes((len(self._keys) + np.cumsum(lengths)).tobytes())
+        self._keys += b"".join(columns.keys)
         self._firsts.append(len(self._key_ends))
-        self._known.append(len(kinds_of))
+        self._known.append(len(self._kinds_of))
         self._shards.append(sized(shard, index.size))
         self._checksums.append(index.checksum)
+
+    def _kinds_as(self, extensions: list[bytes]) -> npt.NDArray[np.uint32]:
+        """Index of each extension, as they are written."""
+        kinds, known = self._kinds_as_written, self._kinds_of
+        for written in dict.fromkeys(extensions):
+            if written not in kinds:
+                kinds[written] = known.setdefault(written.decode("utf-8", "surrogateescape").lower(), len(known))
+        return np.fromiter(map(kinds.__getitem__, extensions), np.uint32, len(extensions))
 
     def table(self) -> ShardTable:
         """The table; nothing can be added any more."""
@@ -290,9 +306,21 @@ class TableBuilder:
         )
 
 
-def _named(index: ShardIndex) -> Iterator[tuple[str, tuple[int, int], int]]:
-    for name, offset, size in index.entries():
-        yield name.decode("utf-8", "surrogateescape"), (offset, size), offset
+def _has_twins(kinds: npt.NDArray[np.uint32], ends: npt.NDArray[np.int64]) -> bool:
+    """Whether a sample has two fields of one kind."""
+    samples_of = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    fields = np.sort(samples_of * (int(kinds.max(initial=0)) + 1) + kinds)
+    return bool((fields[1:] == fields[:-1]).any())
+
+
+def _defect(index: ShardIndex, shard: str) -> CorruptShard:
+    """Why the members of a shard do not make samples, as reading them would say it."""
+    named = ((name.decode("utf-8", "surrogateescape"), b"", offset) for name, offset, _ in index.entries())
+    try:
+        deque(samples(named, shard), maxlen=0)
+    except CorruptShard as error:
+        return error
+    raise AssertionError(f"{shard}: a defect in aisdatapipes, please report it: columns and samples disagree")
 
 
 def sized(url: AISURL, size: int) -> AISURL:

@@ -36,6 +36,7 @@ SERVER, KEPT = 0, 128  # formats
 _HEAD_BYTES = 11
 _SMALLEST_ENTRY = 3  # bytes: a name of none, an offset and a size below 128
 _LAST_SHIFT = 56  # nine bytes of seven bits: what an int64 holds
+_ENDS = bytes([1] * 0x80 + [0] * 0x80)  # 1 for a byte that ends a number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,15 +126,13 @@ def decoded_index(data: bytes, form: int = SERVER) -> ShardIndex:
         count, at = _read_number(data, at)
         if count > min(MAX_MEMBERS, (len(data) - at) // _SMALLEST_ENTRY):
             raise Malformed(f"it claims {count} members in {len(data) - at} bytes; at most {MAX_MEMBERS} can be")
-        entries = _read_entries(data, at, count)
+        blob, ends, offsets, sizes = _read_entries(data, at, count, ordered=form == SERVER)
         kind, value = checksum_type.decode("ascii"), checksum.decode("ascii")
     except IndexError:
         raise Malformed("truncated: it ends inside an entry") from None
     except UnicodeDecodeError:
         raise Malformed("the checksum of its shard is no text") from None
-    if form == SERVER:
-        entries.sort(key=_offset)
-    index = ShardIndex.of(entries, value, size, kind)
+    index = ShardIndex(value, size, blob, ends, offsets, sizes, kind)
     _check_places(index, shared=form == KEPT)
     return index
 
@@ -152,16 +151,56 @@ def _check_head(data: bytes, form: int) -> None:
         raise Malformed("damaged: its checksum is wrong")
 
 
-def _read_entries(data: bytes, at: int, count: int) -> list[tuple[bytes, int, int]]:
-    entries = []
+def _read_entries(
+    data: bytes, at: int, count: int, *, ordered: bool
+) -> tuple[bytes, npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The columns of a `ShardIndex`; ``ordered`` by offset.
+
+    Entry by entry it is only found where each is; what their numbers are is reckoned for all of them at once.
+    """
+    places: list[int] = []  # of each: begin and end of its name, begin and end of its size
+    find_end = data.translate(_ENDS).find
     for _ in range(count):
-        name, at = _read_text(data, at)
-        offset, at = _read_number(data, at)
-        size, at = _read_number(data, at)
-        entries.append((name, offset, size))
+        length, name_at = data[at], at + 1
+        if length > 0x7F:
+            length, name_at = _read_number(data, at)
+        name_end = name_at + length
+        size_at = find_end(1, name_end) + 1
+        size_end = find_end(1, size_at) + 1
+        if not size_at or not size_end:
+            _read_text(data, at)  # which knows better, maybe
+            raise IndexError
+        places += (name_at, name_end, size_at, size_end)
+        at = size_end
     if at != len(data):
         raise Malformed(f"{len(data) - at} bytes behind its last entry")
-    return entries
+    found = np.array(places, np.int64).reshape(count, 4)
+    offsets = _numbers(data, found[:, 1], found[:, 2])
+    if ordered:
+        order = np.argsort(offsets, kind="stable")
+        offsets, found = offsets[order], found[order]
+    starts, stops = found[:, 0], found[:, 1]
+    blob = b"".join(map(data.__getitem__, map(slice, starts.tolist(), stops.tolist())))
+    ends = np.cumsum(stops - starts, dtype=np.uint32)
+    return blob, ends, offsets, _numbers(data, found[:, 2], found[:, 3])
+
+
+def _numbers(data: bytes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers that stand between these places."""
+    digits, lengths = np.frombuffer(data, np.uint8), ends - starts
+    longest = int(lengths.max(initial=0))
+    if longest > _LAST_SHIFT // 7 + 1:
+        raise _too_large()
+    values = np.zeros(len(starts), np.int64)
+    for digit in reversed(range(longest)):
+        # Where a number has no such digit, some other one is multiplied away.
+        places = np.minimum(starts + digit, ends - 1)
+        values = (values << 7) + (digits[places] & 0x7F) * (lengths > digit)
+    return values
+
+
+def _too_large() -> Malformed:
+    return Malformed("a number in it is too large")
 
 
 def _check_places(index: ShardIndex, *, shared: bool) -> None:
@@ -186,10 +225,6 @@ def _check(good: npt.NDArray[np.bool_], index: ShardIndex, wrong: str) -> None:
     raise Malformed(f"member {name!r} {what} ({index.size} bytes)")
 
 
-def _offset(entry: tuple[bytes, int, int]) -> int:
-    return entry[1]
-
-
 def _read_number(data: bytes, at: int) -> tuple[int, int]:
     """A number, and where it ends; ``IndexError`` at the end of the data."""
     byte = data[at]
@@ -204,7 +239,7 @@ def _read_number(data: bytes, at: int) -> tuple[int, int]:
             return value, at + 1
         shift += 7
         if shift > _LAST_SHIFT:
-            raise Malformed("a number in it is too large")
+            raise _too_large()
 
 
 def _read_text(data: bytes, at: int) -> tuple[bytes, int]:

@@ -6,6 +6,8 @@ import pickle
 import tracemalloc
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from aisdatapipes.flow.shardtable import Field, TableBuilder
 from aisdatapipes.model.errors import ConfigError, CorruptShard
@@ -54,6 +56,37 @@ def test_samples_are_those_of_the_archive():
         [len(made), *(len(made.of_shard(number)) for number in range(3))],
         [made.of_shard(number) for number in range(3)],
     )
+
+
+# Of what decides where a name is divided, and what upper case, UTF-8 and bytes that are none may change about it.
+NAMES = st.lists(st.text(st.sampled_from("./aAÉ\udcff"), max_size=8), max_size=6)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(NAMES, min_size=1, max_size=3))
+@example([["./a.x", "././a.y", ".//a.x", "a.x/b", "a.x/.b", "./", "", ".", "a.", "a.b."]])
+@example([["a.x", "b.x", "a.y"], ["a.É", "a.é"]])
+def test_samples_are_those_of_any_names(shards):
+    """By columns the samples, and what is said where there are none, are those that a loop over the names finds."""
+    builder, want, errors = TableBuilder(), [], []
+    for number, names in enumerate(shards):
+        url = shard(f"{number}.tar", tar([]))
+        places = [(name, (number, 512 * at), 512 * at) for at, name in enumerate(names)]
+        entries = ((name.encode("utf-8", "surrogateescape"), at, 7) for name, _, at in places)
+        index = ShardIndex.of(entries, "", 512 * len(names) + 1024)
+        for made in (lambda: want.extend(samples(places, url)), lambda: builder.add(url, index)):  # noqa: B023
+            try:
+                made()
+            except CorruptShard as error:
+                errors.append(str(error))
+        if errors:
+            break
+    assert errors == errors[:1] * 2  # none, or the same from both
+    if not errors:
+        found = [
+            (one.key, {each.extension: (one.shard, each.start - 512) for each in one.fields}) for one in builder.table()
+        ]
+        assert want == found
 
 
 def test_a_sample_is_one_run():
