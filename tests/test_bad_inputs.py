@@ -226,7 +226,7 @@ def test_http_asked_of_an_https_port(secure, read, workers):
 
 def test_http_asked_of_the_https_port_of_aistore():
     """AIStore's own answer to that is understood."""
-    reply = Reply(400, [], b"Client sent an HTTP request to an HTTPS server.\n")
+    reply = Reply(400, b"", b"Client sent an HTTP request to an HTTPS server.\n")
     assert "the endpoint speaks HTTPS: write https://" in str(error_of(reply, "ais://b", "cannot list", 1))
 
 

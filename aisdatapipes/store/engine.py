@@ -55,7 +55,7 @@ class CurlTransport:
         except (OSError, RuntimeError) as error:  # no descriptor left to start with
             failure = Failure("local", descriptors.lack() or str(error))
         if failure is not None:
-            tell(done, Reply(0, [], b"", failure))
+            tell(done, Reply(0, b"", b"", failure))
 
     def resume(self, request: Request) -> None:
         """Let a request go on whose sink said "not now"."""
@@ -205,7 +205,7 @@ class _Loop:
             self._close(left)
         finally:  # whatever has become of the rest: they wait for it
             for transfer in left:
-                tell(transfer.done, Reply(0, [], b"", why))
+                tell(transfer.done, Reply(0, b"", b"", why))
 
     def _close(self, left: list[Transfer]) -> None:
         for transfer in left:
@@ -349,7 +349,7 @@ class _Loop:
             handles.aim(curl, request, transfer.lines, transfer.chunks, token)
         except Exception as error:  # noqa: BLE001 - such as a certificate file that is none
             del self._transfers[request]
-            tell(transfer.done, Reply(0, [], b"", Failure("local", str(error))))
+            tell(transfer.done, Reply(0, b"", b"", Failure("local", str(error))))
             return
         transfer.curl = curl
         self._by_curl[curl] = transfer
@@ -393,9 +393,9 @@ class _Loop:
         chunks = transfer.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._release(transfer, keep=failure is None)
-        tell(transfer.done, Reply(status, transfer.lines, body, failure, transfer.repeats))
+        tell(transfer.done, Reply(status, transfer.head(), body, failure, transfer.repeats))
 
-    def _told(self, transfer: Transfer, status: int, lines: list[bytes], body: bytes, failure: Failure | None) -> None:
+    def _told(self, transfer: Transfer, status: int, head: bytes, body: bytes, failure: Failure | None) -> None:
         """The fast lane has done it."""
         del self._transfers[transfer.request]
-        tell(transfer.done, Reply(status, lines, body, failure))
+        tell(transfer.done, Reply(status, head, body, failure))

@@ -54,7 +54,7 @@ class Lane:
     Args:
         poll: Tells when something comes; shared with the loop, which hands events to `on_event`.
         config: Timeouts.
-        finish: Called when a transfer has ended: with status, header lines, body, and why it is incomplete.
+        finish: Called when a transfer has ended: with status, head, body, and why it is incomplete.
         otherwise: Called with a transfer that libcurl is to do.
     """
 
@@ -62,7 +62,7 @@ class Lane:
         self,
         poll: select.epoll,
         config: ClientConfig,
-        finish: Callable[[Transfer, int, list[bytes], bytes, Failure | None], None],
+        finish: Callable[[Transfer, int, bytes, bytes, Failure | None], None],
         otherwise: Callable[[Transfer], None],
     ) -> None:
         self._poll, self._config = poll, config
@@ -269,7 +269,7 @@ class Lane:
                 line.keep(data[at:])
                 return None
             if head.length > request.most_bytes:
-                line.status, line.lines = head.status, head.lines
+                line.status, line.head = head.status, head.text
                 self._end(line, excess(request))
                 return None
             line.accept(head, request)
@@ -288,7 +288,7 @@ class Lane:
             self._give_up(line)  # whoever of them it was
             return
         body = b"" if failure is not None and failure.kind == "excess" else line.body()
-        line.answers.append((line.status, line.lines, body))
+        line.answers.append((line.status, line.head, body))
         if len(line.answers) < len(line.asked):
             line.begin()
         elif line.is_burst and not line.fits():
@@ -305,10 +305,10 @@ class Lane:
             line.begin()
             self._idle[line.origin].append(line)
             self._kept += 1
-        for transfer, (status, lines, body) in told:
+        for transfer, (status, head, body) in told:
             if transfer.line is line:  # else it was dropped
                 transfer.line = None
-                self._finish(transfer, status, lines, body, failure)
+                self._finish(transfer, status, head, body, failure)
 
     def _broken(self, line: Line, why: str) -> None:
         if line.is_burst or not line.status:

@@ -27,7 +27,7 @@ class Line:
 
     Attributes:
         asked: Transfers, in the order of their answers; none while nobody has the connection.
-        answers: Status, header lines and body of those that have come: of the first ones of ``asked``.
+        answers: Status, head and body of those that have come: of the first ones of ``asked``.
         words: What is asked, and not sent yet: others can join it.
         closes: Nothing can be asked any more.
         came: Bytes of the present answer; it has a ``status`` as soon as its head is there.
@@ -37,15 +37,15 @@ class Line:
 
     # fmt: off
     __slots__ = (
-        "_head", "_own", "_pieces", "_sink", "_waits", "answers", "asked", "begun_at", "came", "closes", "connected",
-        "fd", "lines", "looked_at", "looked_came", "missing", "origin", "sock", "status", "used", "words",
+        "_beginning", "_own", "_pieces", "_sink", "_waits", "answers", "asked", "begun_at", "came", "closes",
+        "connected", "fd", "head", "looked_at", "looked_came", "missing", "origin", "sock", "status", "used", "words",
     )
     # fmt: on
 
     def __init__(self, sock: socket.socket, origin: str) -> None:
         self.sock, self.fd, self.origin = sock, sock.fileno(), origin
         self.asked: list[Transfer] = []
-        self.answers: list[tuple[int, list[bytes], bytes]] = []
+        self.answers: list[tuple[int, bytes, bytes]] = []
         self.words: list[bytes] = []
         self.connected = self.used = self.closes = self._waits = False
         self.begin()
@@ -68,7 +68,7 @@ class Line:
         if len(self.asked) == 1:
             self.begin()
 
-    def take_all(self) -> list[tuple[Transfer, tuple[int, list[bytes], bytes]]]:
+    def take_all(self) -> list[tuple[Transfer, tuple[int, bytes, bytes]]]:
         """Those who asked, and their answers; nobody has the connection any more."""
         told = list(zip(self.asked, self.answers, strict=True))
         self.asked, self.answers, self.used = [], [], True
@@ -83,11 +83,11 @@ class Line:
 
     def begin(self) -> None:
         """An answer is to come."""
-        self._head = b""
+        self._beginning = b""
         self._pieces: list[bytes] = []
         self._sink: BufferedSink | None = None
         self._own: OnePiece | None = None  # the same, where nobody brought it
-        self.lines: list[bytes] = []
+        self.head = b""
         self.status = self.missing = self.came = 0
         self.begun_at = self.looked_at = time.monotonic()
         self.looked_came = 0
@@ -105,8 +105,8 @@ class Line:
         if not size:
             raise EOFError
         self.came += size
-        if data is not None and self._head:
-            data, self._head = self._head + data, b""
+        if data is not None and self._beginning:
+            data, self._beginning = self._beginning + data, b""
         return data
 
     def _wanted(self) -> int:
@@ -121,11 +121,11 @@ class Line:
 
     def keep(self, beginning: bytes) -> None:
         """Keep the beginning of a head until the rest of it is there."""
-        self._head = beginning
+        self._beginning = beginning
 
     def accept(self, head: Head, request: Request) -> None:
         """The answer begins so; raises `NotPlain` where its body is not the part that a sink was made for."""
-        self.status, self.lines, self.missing = head.status, head.lines, head.length
+        self.status, self.head, self.missing = head.status, head.text, head.length
         self.closes |= head.closes
         if request.sink is not None and head.status in (200, 206):
             self._sink = cast("BufferedSink", request.sink)

@@ -59,7 +59,7 @@ class ThreadTransport:
     def send(self, request: Request, done: Done) -> None:
         """Begin, and return at once."""
         if not self._home.is_here:
-            tell(done, Reply(0, [], b"", FORKED))
+            tell(done, Reply(0, b"", b"", FORKED))
             return
         with self._news:
             closed = self._closed
@@ -68,7 +68,7 @@ class ThreadTransport:
                 heapq.heappush(self._waiting, (time.monotonic() + request.delay, next(self._order), request, done))
                 self._news.notify()
         if closed:
-            tell(done, Reply(0, [], b"", CLOSED))
+            tell(done, Reply(0, b"", b"", CLOSED))
         elif thread is not None:
             self._start(thread)
 
@@ -90,7 +90,7 @@ class ThreadTransport:
                 self._threads.discard(thread)
                 left = [] if self._threads else self._withdraw_all()
             for done in left:
-                tell(done, Reply(0, [], b"", Failure("local", str(error))))
+                tell(done, Reply(0, b"", b"", Failure("local", str(error))))
 
     def _withdraw_all(self) -> list[Done]:
         """Whoever waits for a thread waits no more."""
@@ -126,7 +126,7 @@ class ThreadTransport:
             self._resumed.notify_all()
             threads = list(self._threads)
         for done in left:
-            tell(done, Reply(0, [], b"", CLOSED))
+            tell(done, Reply(0, b"", b"", CLOSED))
         for thread in threads:
             if thread.is_alive():  # one that is just being started finds that there is nothing to do
                 thread.join()
@@ -166,14 +166,15 @@ class ThreadTransport:
                 self._free -= 1
 
     def _answer(self, request: Request) -> Reply:
-        lines: list[bytes] = []
+        head = b""
         chunks: list[bytes] = []
         status = 0
         failure = None
         try:
             response = self._opened_twice(request)
             status = response.status
-            lines += [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
+            lines = (f"{name}: {value}\r\n" for name, value in response.headers.items())
+            head = f"HTTP/1.1 {status}\r\n{''.join(lines)}".encode("latin-1")
             try:
                 if not self._received(request, response, chunks):
                     failure = CLOSED  # or cancelled: then nobody hears of it
@@ -191,7 +192,7 @@ class ThreadTransport:
             failure = Failure(_kind(error, status), str(error) or repr(error))
             if failure.kind == "connect" and (lack := descriptors.lack()):
                 failure = Failure("local", lack)
-        return Reply(status, lines, b"".join(chunks), failure)
+        return Reply(status, head, b"".join(chunks), failure)
 
     def _opened_twice(self, request: Request) -> urllib3.BaseHTTPResponse:
         """The answer's head; once more on a new connection where a kept one may just have been closed.

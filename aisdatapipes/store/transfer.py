@@ -33,3 +33,8 @@ class Transfer:
         self.line: Any = None
         self.heard = -1
         self.heard_at = 0.0
+
+    def head(self) -> bytes:
+        """The header lines of the answer; not those of interim ones (1xx), which came before it."""
+        begin = max((at for at, line in enumerate(self.lines) if line.startswith(b"HTTP/")), default=0)
+        return b"".join(self.lines[begin:])

@@ -7,6 +7,7 @@ raises passes this line: a transfer that fails is a `Reply` with a `Failure`.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,37 +116,35 @@ class Reply:
         status: HTTP status; 0 when there was none.
         body: The collected body (empty with a sink).
         failure: Why the answer is incomplete; None when it is complete.
+        head: The status line and the header lines, each with its end.
         repeats: How often the transport sent the request again by itself, because an answer broke off.
     """
 
-    __slots__ = ("_headers", "_lines", "body", "failure", "repeats", "status")
+    __slots__ = ("_small", "body", "failure", "head", "repeats", "status")
 
-    def __init__(
-        self, status: int, lines: list[bytes], body: bytes, failure: Failure | None = None, repeats: int = 0
-    ) -> None:
+    def __init__(self, status: int, head: bytes, body: bytes, failure: Failure | None = None, repeats: int = 0) -> None:
         self.status = status
-        self._lines = lines
-        self._headers: dict[bytes, bytes] | None = None  # parsed only where somebody asks
+        self.head = head
+        self._small: bytes | None = None  # the same in lower case, where somebody asks
         self.body = body
         self.failure, self.repeats = failure, repeats
 
     def header(self, name: str) -> str | None:
-        """The value of a header, by its name in any case; None where it is absent."""
-        if self._headers is None:
-            self._headers = self._parsed()
-        value = self._headers.get(name.lower().encode())
-        return None if value is None else value.strip().decode("latin-1")
+        """The value of a header, the first one if it comes twice; None where it is absent. Its name in any case."""
+        if self._small is None:
+            self._small = self.head.lower()
+        begin = _beginning(name)
+        at = self._small.find(begin)
+        if at < 0:
+            return None
+        at += len(begin)
+        return self.head[at : self.head.find(b"\n", at)].strip().decode("latin-1")
 
-    def _parsed(self) -> dict[bytes, bytes]:
-        """Of a header that comes twice the first; of interim answers (1xx), which come before, nothing."""
-        headers: dict[bytes, bytes] = {}
-        for line in reversed(self._lines):
-            name, colon, value = line.partition(b":")
-            if colon:
-                headers[name.lower()] = value
-            elif line.startswith(b"HTTP/"):
-                break
-        return headers
+
+@functools.cache
+def _beginning(name: str) -> bytes:
+    """How a header begins, and the line before it ends."""
+    return b"\n" + name.lower().encode() + b":"
 
 
 Done = Callable[[Reply], None]

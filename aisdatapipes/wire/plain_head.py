@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 HEAD_BYTES = 64 << 10  # of a head, at most; targets send half a KiB
 
-_HEAD = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [^\r\n\0]*)?\r\n(?:[!-9;-~]+:[^\r\n\0]*\r\n)+")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
+# "." is anything but a line feed; that there is no other control character which matters is looked at apart.
+_HEAD = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: .*)?\r\n(?:[!-9;-~]+:.*\r\n)+")
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r")
 _CLOSES = re.compile(rb"\r\nconnection:[^\r\n]*close")
 _BODILESS = (204, 304)
 
@@ -25,14 +26,14 @@ class Head(NamedTuple):
 
     Args:
         status: From 200 to 599.
-        lines: The status line, the header lines, and an empty one.
+        text: The status line and the header lines, each with its end.
         length: Bytes of the body.
         closes: No other answer comes behind it.
         end: Where the body begins.
     """
 
     status: int
-    lines: list[bytes]
+    text: bytes
     length: int
     closes: bool
     end: int
@@ -47,12 +48,12 @@ def head_at(data: bytes, at: int = 0) -> Head | None:
         return None
     head = data[at:end]
     told, small = _HEAD.fullmatch(head), head.lower()
-    lengths = _LENGTH.findall(small)
-    # An overlap of two matches is a length that comes twice in a row.
-    single = len(lengths) == 1 == small.count(b"content-length")
-    if not told or not single or b"\r\ntransfer-encoding:" in small:
+    if not told or head.count(b"\r") > head.count(b"\n") or b"\0" in head:
+        raise NotPlain
+    length = _LENGTH.search(small)
+    if not length or small.count(b"content-length") > 1 or b"\ntransfer-encoding:" in small:
         raise NotPlain
     status = int(told[1])
     if status in _BODILESS:
         raise NotPlain
-    return Head(status, head.split(b"\r\n"), int(lengths[0]), _CLOSES.search(small) is not None, end + 2)
+    return Head(status, head, int(length[1]), _CLOSES.search(small) is not None, end + 2)

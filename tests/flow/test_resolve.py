@@ -372,7 +372,7 @@ def test_a_cluster_that_does_not_index(embedded_bucket, embedded, embedded_serve
 def test_states_of_a_job(embedded_bucket, embedded, body, told):
     """Running, done, done with an error, stopped."""
     read = JobRead(embedded.of(AISURL.parse(embedded_bucket.url)), "ais://b", "j")
-    assert read.accept(Reply(200, [], body)) is None
+    assert read.accept(Reply(200, b"", body)) is None
     assert told == (read.over, read.stopped, read.failure)
 
 
@@ -380,7 +380,7 @@ def test_states_of_a_job(embedded_bucket, embedded, body, told):
 def test_an_answer_that_is_no_state(embedded_bucket, embedded, body):
     """It is asked for again, and then an error that names the job."""
     read = JobRead(embedded.of(AISURL.parse(embedded_bucket.url)), "ais://b", "j-17")
-    assert "cannot ask after job j-17" in str(read.accept(Reply(200, [], body)))
+    assert "cannot ask after job j-17" in str(read.accept(Reply(200, b"", body)))
 
 
 def test_a_job_that_nobody_knows(embedded_bucket, embedded, embedded_server, monkeypatch):

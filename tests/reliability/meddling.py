@@ -35,5 +35,6 @@ class Meddling:
         self._inner.close()
 
     def _heard(self, reply: Reply) -> Reply:
-        lines = [one for one in reply._lines if one.partition(b":")[0].decode().lower() not in self._unheard]
-        return Reply(reply.status, lines, reply.body, reply.failure)
+        lines = reply.head.splitlines(keepends=True)
+        heard = [one for one in lines if one.partition(b":")[0].decode().lower() not in self._unheard]
+        return Reply(reply.status, b"".join(heard), reply.body, reply.failure)

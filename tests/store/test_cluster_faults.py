@@ -341,7 +341,7 @@ def test_a_map_may_change_while_owners_are_computed(place, embedded_server):
 )
 def test_words_of_the_cluster(body, says):
     """Whatever the body of a refusal is, it is a named error with its words."""
-    error = error_of(Reply(503, [], body), "ais://b/o", "cannot read", 1)
+    error = error_of(Reply(503, b"", body), "ais://b/o", "cannot read", 1)
     assert (type(error), error.status, says in str(error)) == (Unavailable, 503, True)
 
 
