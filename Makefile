@@ -3,7 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
-BENCHMARKS := objects medium large shards shard_memory latency workers first strategies listing names manifest manifest_formats order embedded tar_reader killed
+BENCHMARKS := objects medium large shards shard_memory samples labels length indexes blocks latency workers first strategies \
+	listing names manifest manifest_formats order embedded tar_reader killed
 
 .PHONY: demo test check bench soak install
 

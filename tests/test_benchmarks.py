@@ -1,5 +1,6 @@
 """The benchmarks run, and read what was stored; how fast is nobody's business here."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,13 @@ def environment():
 
     with DevProcess(targets=2) as cluster:
         yield os.environ | {"AIS_ENDPOINT": cluster.endpoint}
+
+
+def test_make_bench_runs_all():
+    """Whatever is a question; `make soak` is a job, and plots only show results."""
+    (listed,) = re.findall(r"^BENCHMARKS := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    programs = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if '== "__main__"' in path.read_text()}
+    assert sorted(listed.replace("\\", "").split()) == sorted(programs - {"soak", "plots"})
 
 
 @pytest.mark.slow
