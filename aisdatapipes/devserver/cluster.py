@@ -192,18 +192,20 @@ class DevCluster:
 
     def kill(self, target: int) -> None:
         """Target ``target`` (from 0) drops all connections and listens no more; the map does not know yet."""
-        self._run(self._nodes[1 + target].stop())
+        self._run(self._target(target).stop())
 
     def revive(self, target: int) -> None:
         """A killed target listens again, on the same port."""
-        self._run(self._nodes[1 + target].start())
+        self._run(self._target(target).start())
 
     def expel(self, target: int) -> None:
         """Target ``target`` (from 0) is out of the map, and what it owns is not there: as after a crash.
 
         Its number stays free: others keep theirs.
         """
-        node = self._nodes[1 + target].node
+        node = self._target(target).node
+        if node in self._state.away:
+            raise ValueError(f"target {target} was expelled already; `readmit` it first")
         self.kill(target)
         targets = tuple(one for one in self._state.map.targets if one.id != node.id)
         self._state.map = replace(self._state.map, version=self._state.map.version + 1, targets=targets)
@@ -211,7 +213,9 @@ class DevCluster:
 
     def readmit(self, target: int) -> None:
         """A target that was expelled is back, with what it owns."""
-        node = self._nodes[1 + target].node
+        node = self._target(target).node
+        if node not in self._state.away:
+            raise ValueError(f"target {target} was not expelled")
         self.revive(target)
         targets = tuple(sorted((*self._state.map.targets, node), key=lambda one: one.id))
         self._state.map = replace(self._state.map, version=self._state.map.version + 1, targets=targets)
@@ -219,9 +223,16 @@ class DevCluster:
 
     def maintain(self, target: int, *, on: bool = True) -> None:
         """Target ``target`` (from 0) is in maintenance: others own its objects, and the map is newer."""
-        nodes = list(self._state.map.targets)
-        nodes[target] = replace(nodes[target], flags=MAINTENANCE if on else 0)
-        self._state.map = replace(self._state.map, version=self._state.map.version + 1, targets=tuple(nodes))
+        node, flags = self._target(target).node, MAINTENANCE if on else 0
+        targets = tuple(replace(one, flags=flags) if one.id == node.id else one for one in self._state.map.targets)
+        self._state.map = replace(self._state.map, version=self._state.map.version + 1, targets=targets)
+
+    def _target(self, number: int) -> NodeServer:
+        if not self._nodes:
+            raise RuntimeError("the cluster has not been started yet")
+        if not 0 <= number < self._targets:
+            raise IndexError(f"no target {number} in this cluster; there are {self._targets}, from 0 on")
+        return self._nodes[1 + number]
 
     def _bucket(self, text: str) -> Bucket:
         found = self._state.buckets.get(*bucket_parts(text))

@@ -287,6 +287,27 @@ def test_killed_target(filled, http_to):
     assert 200 == http_to(owner.url)("GET", "/v1/objects/bk/ten").status
 
 
+@pytest.mark.parametrize("verb", ["kill", "revive", "expel", "readmit", "maintain"])
+@pytest.mark.parametrize("number", [-1, 99])
+def test_no_such_target(filled, verb, number):
+    """Not the proxy, and nobody else."""
+    with pytest.raises(IndexError, match=rf"no target {number} in this cluster; there are \d, from 0 on"):
+        getattr(filled, verb)(number)
+
+
+def test_targets_that_cannot_come_or_go(filled):
+    """One that is away already, or is not; and while another is away, numbers stay what they were."""
+    with pytest.raises(ValueError, match="target 0 was not expelled"):
+        filled.readmit(0)
+    filled.expel(0)
+    with pytest.raises(ValueError, match="target 0 was expelled already"):
+        filled.expel(0)
+    filled.maintain(1)
+    assert ["t3"] == [node.id for node in filled.map.usable_targets]
+    with pytest.raises(RuntimeError, match="has not been started yet"):
+        DevCluster().kill(0)
+
+
 def test_counters(filled, http_to):
     """Requests are counted by what they ask for."""
     followed(http_to, filled.endpoint, "GET", "/v1/objects/bk/ten")
