@@ -390,8 +390,7 @@ class _Loop:
 
     def _finish(self, transfer: Transfer, failure: Failure | None) -> None:
         status = transfer.curl.getinfo(pycurl.RESPONSE_CODE)
-        chunks = transfer.chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        body = b"".join(transfer.chunks)  # of a single piece no copy
         self._release(transfer, keep=failure is None)
         tell(transfer.done, Reply(status, transfer.head(), body, failure, transfer.repeats))
 
