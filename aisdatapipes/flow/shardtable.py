@@ -264,11 +264,11 @@ class TableBuilder:
             raise ConfigError(f"{shard}: {index.size} bytes are more than an indexed shard can have; use index='off'")
         columns = sample_columns(index)
         if columns is None:
-            raise _defect(index, shard)
+            raise _corrupt(index, shard)
         kinds = self._kinds_as(columns.extensions)
         ends = np.append(columns.begins, len(kinds))[1:]
         if _has_twins(kinds, ends):
-            raise _defect(index, shard)
+            raise _corrupt(index, shard)
         self._begins.frombytes((len(self._kinds) + ends).tobytes())
         self._kinds.frombytes(kinds.tobytes())
         self._blocks.frombytes((index.offsets[columns.members] // BLOCK + 1).astype(np.uint32).tobytes())
@@ -313,7 +313,7 @@ def _has_twins(kinds: npt.NDArray[np.uint32], ends: npt.NDArray[np.int64]) -> bo
     return bool((fields[1:] == fields[:-1]).any())
 
 
-def _defect(index: ShardIndex, shard: str) -> CorruptShard:
+def _corrupt(index: ShardIndex, shard: str) -> CorruptShard:
     """Why the members of a shard do not make samples, as reading them would say it."""
     named = ((name.decode("utf-8", "surrogateescape"), b"", offset) for name, offset, _ in index.entries())
     try:

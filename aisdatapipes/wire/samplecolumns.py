@@ -1,4 +1,4 @@
-"""Which members of an index make which samples: as columns, in a fifth of the time that a loop over names takes.
+"""Which members of an index make which samples: as columns, for a loop over names takes longer.
 
 The rule is that of `aisdatapipes.wire.samples`, which also says what is wrong where something is.
 """

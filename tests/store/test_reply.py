@@ -6,7 +6,7 @@ import http.client
 import io
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aisdatapipes.store.transport import Reply
@@ -15,6 +15,7 @@ NAMES = st.sampled_from(["Ais-Version", "ais-version", "X-Ais-Version", "AIS-VER
 VALUES = st.sampled_from(["1", "", " 2 ", "a: b", "Ais-Version: 3", "caf\xe9"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES, st.sampled_from(["\r\n", "\n"])), max_size=5), NAMES)
 @example([("ais-version", "1", "\r\n"), ("Ais-Version", "2", "\r\n")], "AIS-version")
 def test_headers(lines, name):
