@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
 import pytest
+import urllib3
 from aistore.sdk.dataset.data_shard import DataShard
 from torch.utils.data import DataLoader
 from torch.utils.data.datapipes.iter import IterableWrapper
@@ -125,6 +127,36 @@ def test_missing_bucket_object_and_member_are_told_apart(bucket):
         list(AISFileLister("ais://nosuchbucket/", bucket.endpoint))
     with pytest.raises(ObjectNotFound, match="/gone"):
         list(AISFileLoader(bucket.url + "gone", bucket.endpoint))
+
+
+def erasure_coded(server):
+    """A new bucket whose objects lie in slices or copies on other targets too."""
+    coded = {"enabled": True, "data_slices": 1, "parity_slices": 1, "objsize_limit": -1}
+    name = f"coded-{secrets.token_hex(4)}"
+    control = {"action": "create-bck", "value": {"ec": coded}}
+    with urllib3.PoolManager() as http:
+        asked = http.request("POST", f"{server.endpoint}/v1/buckets/{name}?provider=ais", json=control)
+    assert asked.status == 200
+    return server.client().bucket(name)
+
+
+def test_what_an_erasure_coded_bucket_lacks_is_missing(server):
+    """Though the cluster says 400, for it could not be made of copies that nobody has."""
+    sdk = erasure_coded(server)
+    try:
+        sdk.object("here").get_writer().put_content(b"1")
+        names = ["here", "gone"]
+        for strategy in ("get", "batch", "ranges", "auto"):
+            options = {"config": server.config, "fetch": FetchPlan(strategy)}
+            dataset = AISMapDataset(sdk.objects(obj_names=names), **options)
+            with pytest.raises(ObjectNotFound, match="/gone"):
+                dataset.__getitems__([0, 1])
+            kept = AISIterDataset(sdk.objects(obj_names=names), on_error="skip", **options)
+            assert (dict(kept), kept.stats()["skipped"]) == ({"here": b"1"}, 1)
+        with pytest.raises(ObjectNotFound, match=r"/gone\.tar"):
+            list(AISFileLoader([f"ais://{sdk.name}/gone.tar"], server.endpoint).ais_read_shards())
+    finally:
+        sdk.delete(missing_ok=True)
 
 
 def test_a_missing_member_is_named(bucket):

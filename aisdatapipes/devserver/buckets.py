@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
@@ -46,10 +46,18 @@ class Stored:
 
 
 class Bucket:
-    """One bucket; names are kept as the bytes they are, in their order."""
+    """One bucket; names are kept as the bytes they are, in their order.
 
-    def __init__(self, provider: str, namespace: str, name: str) -> None:
+    Args:
+        provider: Where it is.
+        namespace: In which part of that.
+        name: Unique there.
+        coding: What its properties say of erasure coding, which only changes what is said of missing objects here.
+    """
+
+    def __init__(self, provider: str, namespace: str, name: str, coding: Mapping[str, Any] | None = None) -> None:
         self.provider, self.namespace, self.name = provider, namespace, name
+        self.coding = {"data_slices": 1, "parity_slices": 1, "enabled": False, **(coding or {})}
         self.objects: dict[str, Stored] = {}
         self.created_ns = time.time_ns()
         # Tests put while the server's thread lists.
@@ -136,14 +144,14 @@ class Buckets:
             for name in names:
                 self.create(PROVIDERS[provider], "", name)
 
-    def create(self, provider: str, namespace: str, name: str) -> Bucket:
+    def create(self, provider: str, namespace: str, name: str, coding: Mapping[str, Any] | None = None) -> Bucket:
         """A new bucket."""
         if not _NAME.fullmatch(name):
             raise Refused(400, f"bucket name is invalid: {_RULE}")
         key = (provider, namespace, name)
         if key in self._all:
             raise Refused(409, f'bucket "{self._all[key]}" already exists', "ErrBucketAlreadyExists")
-        self._all[key] = Bucket(provider, namespace, name)
+        self._all[key] = Bucket(provider, namespace, name, coding)
         return self._all[key]
 
     def get(self, provider: str, namespace: str, name: str) -> Bucket | None:

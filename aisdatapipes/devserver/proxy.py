@@ -128,7 +128,7 @@ async def _buckets(state: State, node: Node, call: Call) -> Reply:
     message = await call.message()
     action, value = str(message.get("action", "")), message.get("value")
     if (call.method, action) == ("POST", "create-bck"):
-        return _created(state, call, name)
+        return _created(state, call, name, value if isinstance(value, dict) else {})
     if call.operation == "buckets":
         return _bucket_list(state, call)
     if call.operation == "list":
@@ -139,11 +139,11 @@ async def _buckets(state: State, node: Node, call: Call) -> Reply:
     raise unsupported(f"{action} of bucket {name}") if action in jobs.UNSUPPORTED else wrong_action(action)
 
 
-def _created(state: State, call: Call, name: str) -> Reply:
+def _created(state: State, call: Call, name: str, value: Value) -> Reply:
     provider, namespace = place_of(call)
     if provider != "ais":
         raise unsupported(f"cannot create {provider} bucket {name}")
-    state.buckets.create(provider, namespace, name)
+    state.buckets.create(provider, namespace, name, value.get("ec"))
     return Reply()
 
 
@@ -161,7 +161,7 @@ def _destroyed(state: State, bucket: Bucket, call: Call, _value: Value) -> Reply
 
 
 def _bucket_head(bucket: Bucket, call: Call) -> Reply:
-    props = as_json(bucket_props(bucket.created_ns, bucket.provider)).whole.decode().strip()
+    props = as_json(bucket_props(bucket)).whole.decode().strip()
     headers = [("Ais-Bucket-Props", props)]
     if "bsumm_remote" not in call.query:
         return Reply(200, headers)

@@ -57,6 +57,11 @@ def no_object(node: str, what: str) -> Refused:
     return Refused(404, f"{node}: {what} does not exist", "ErrNotFound")
 
 
+def not_recovered(node: str, what: str) -> Refused:
+    """The object is not there, and of an erasure coded bucket: no target has a part of it."""
+    return Refused(400, f"{node}: failed to EC-recover {what}, err: no metafile", "ErrFailedTo")
+
+
 def unsupported(what: str, status: int = 501) -> Refused:
     """AIStore can do it, or not; this cluster does not."""
     return Refused(status, f"{what} - operation not supported", "ErrUnsupp")

@@ -16,7 +16,7 @@ from aisdatapipes.wire.clustermap import ClusterMap, Node
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aisdatapipes.devserver.buckets import Buckets
+    from aisdatapipes.devserver.buckets import Bucket, Buckets
     from aisdatapipes.devserver.calls import Call
     from aisdatapipes.devserver.faults import Faults
     from aisdatapipes.wire.batch import BatchRequest
@@ -110,17 +110,17 @@ def health(state: State) -> list[tuple[str, str]]:
     return [("Ais-Cluster-Uptime", uptime), ("Ais-Node-Uptime", uptime)]
 
 
-def bucket_props(created_ns: int, provider: str) -> dict[str, Any]:
+def bucket_props(bucket: Bucket) -> dict[str, Any]:
     """The properties of a bucket, as far as clients look at them."""
     return {
-        "provider": provider,
+        "provider": bucket.provider,
         "checksum": {"type": "xxhash2", "validate_cold_get": False, "enable_read_range": False},
         "access": "18446744073709551615",
         "features": "0",
-        "bid": str(created_ns),
-        "created": str(created_ns),
+        "bid": str(bucket.created_ns),
+        "created": str(bucket.created_ns),
         "versioning": {"enabled": True, "validate_warm_get": False, "synchronize": False},
         "mirror": {"copies": 1, "burst_buffer": 512, "enabled": False},
-        "ec": {"data_slices": 1, "parity_slices": 1, "enabled": False},
+        "ec": bucket.coding,
         "lru": {"enabled": False},
     }

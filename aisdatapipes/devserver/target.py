@@ -11,7 +11,7 @@ import xxhash
 from aisdatapipes.devserver import archives, batches
 from aisdatapipes.devserver.calls import Call, Reply, byte_range, check_name, json_reply
 from aisdatapipes.devserver.proxy import place_of
-from aisdatapipes.devserver.refusals import Refused, no_object, unsupported
+from aisdatapipes.devserver.refusals import Refused, no_object, not_recovered, unsupported
 from aisdatapipes.devserver.state import health
 from aisdatapipes.wire.clustermap import encoded_map
 
@@ -90,11 +90,13 @@ def _check_direct(state: State, node: Node, call: Call) -> None:
     state.count("direct")
 
 
-def _found(state: State, node: Node, bucket: Bucket, key: str) -> Stored:
+def _found(
+    state: State, node: Node, bucket: Bucket, key: str, missing: Callable[[str, str], Refused] = no_object
+) -> Stored:
     stored = bucket.objects.get(key)
     uname = bucket.uname(key)
     if stored is None or state.owner(uname).id != node.id or state.is_away(uname):
-        raise no_object(f"t[{node.id}]", f"{bucket}/{key}")
+        raise missing(f"t[{node.id}]", f"{bucket}/{key}")
     return stored
 
 
@@ -108,7 +110,7 @@ def _shard_index(state: State, node: Node, key: str) -> Reply:
 
 
 async def _get(state: State, node: Node, bucket: Bucket, key: str, call: Call) -> Reply:
-    stored = _found(state, node, bucket, key)
+    stored = _found(state, node, bucket, key, not_recovered if bucket.coding["enabled"] else no_object)
     stored.cold = False
     query = call.query
     if query.get("etl_name"):  # wins over everything else in the query

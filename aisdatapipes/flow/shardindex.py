@@ -13,7 +13,7 @@ from aisdatapipes.flow.headerpass import HeaderPass, checksum_in, first_part
 from aisdatapipes.flow.indexcache import IndexCache
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.window import ordered
-from aisdatapipes.model.errors import shown
+from aisdatapipes.model.errors import ObjectNotFound, shown
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
@@ -169,7 +169,7 @@ def _members_at(index: ShardIndex, offsets: set[int]) -> dict[int, Place]:
 def _judged(index: ShardIndex, gap: _Gap, part: PartInPieces) -> Found:
     """The index, if the shard is still the same, and the gap holds no member."""
     if part.error is not None:
-        if part.error.status in (404, 416):
+        if isinstance(part.error, ObjectNotFound) or part.error.status == 416:
             return Lack.STALE
         raise part.error
     if part.total != index.size or checksum_in(part) != index.checksum:

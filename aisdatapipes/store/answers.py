@@ -31,13 +31,17 @@ _RETRY = frozenset((408, 409, 423, 425, 429))
 _BETWEEN_NODES = re.compile(
     r"failed to call t\[.*(dial tcp|connection re|EOF|deadline exceeded|timeout|broken pipe)|: Smap v0$", re.DOTALL
 )
+# Of an erasure coded bucket the owner tries to make what it lacks of copies and slices on other targets. Where nobody
+# has any, the object does not exist; all else passes, such as a target that has just gone.
+_NOT_RECOVERED = re.compile(r": failed to (load )?EC-recover(ed)? ")
+_NO_PARTS = "err: no metafile"
 _FINAL_5XX = frozenset((501, 505, 507))
 
 _API = "/v1/"  # where all of it is; a service of another kind at a node's address is never asked for anything
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 
-_LENGTH = 500  # characters of the cluster's own words that go into a message
+_LENGTH = 500  # characters of the cluster's own words that go into a message: half from each end
 
 
 class _ErrorBody(msgspec.Struct):
@@ -54,8 +58,14 @@ def may_pass(reply: Reply) -> bool:
 
 
 def _may_pass(status: int, words: str) -> bool:
-    between_nodes = status == 400 and _BETWEEN_NODES.search(words)
-    return bool(between_nodes) or status in _RETRY or (status >= 500 and status not in _FINAL_5XX)
+    if status == 400:
+        return bool(_BETWEEN_NODES.search(words) or (_NOT_RECOVERED.search(words) and not _has_no_parts(words)))
+    return status in _RETRY or (status >= 500 and status not in _FINAL_5XX)
+
+
+def _has_no_parts(words: str) -> bool:
+    """True for an object that an erasure coded bucket does not have."""
+    return bool(_NOT_RECOVERED.search(words)) and words.endswith(_NO_PARTS)
 
 
 def failure_may_pass(failure: Failure) -> bool:
@@ -130,6 +140,8 @@ def _kind(status: int, tcode: str, words: str) -> tuple[type[StoreError], str]:
         if tcode == "ErrBckNotFound":
             return BucketNotFound, "check the name and the provider, or create the bucket first"
         return ObjectNotFound, ""
+    if status == 400 and _has_no_parts(words):
+        return ObjectNotFound, "the bucket is erasure coded, and no target has a part of it"
     if status == 401:
         return Denied, (
             "pass a valid token: ClientConfig(token=... or token_file=...), Client(token=...), AIS_AUTHN_TOKEN or "
@@ -150,13 +162,15 @@ def _words(reply: Reply) -> tuple[str, str]:
     try:
         body = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return "", _shown(raw[:_LENGTH].decode("utf-8", "replace"))
-    return body.tcode, _shown(body.message[:_LENGTH])
+        return "", _shown(raw.decode("utf-8", "replace"))
+    return body.tcode, _shown(body.message)
 
 
 def _shown(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    flat = re.sub(r"\s+", " ", text).strip()
+    """On one line, without its middle where it is long, and without what a terminal would obey."""
+    half = _LENGTH // 2  # names come first, reasons last
+    short = text if len(text) <= _LENGTH else f"{text[:half]} ... {text[-half:]}"
+    flat = re.sub(r"\s+", " ", short).strip()
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)
 
 

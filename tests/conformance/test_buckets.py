@@ -51,6 +51,20 @@ def test_a_destroyed_bucket_comes_back_empty(http: Http, fresh: str) -> None:
     assert not http.listed(fresh)["Entries"]
 
 
+def test_what_an_erasure_coded_bucket_lacks(http: Http, fresh: str) -> None:
+    """Its owner tries to make it of copies and slices, finds none, and says 400; a HEAD says 404."""
+    coded = {"enabled": True, "data_slices": 1, "parity_slices": 1, "objsize_limit": -1}
+    created = http.once("POST", f"/v1/buckets/{fresh}?provider=ais", {**CREATE, "value": {"ec": coded}})
+    assert created.status == 200
+    props = json.loads(http.once("HEAD", f"/v1/buckets/{fresh}?provider=ais").headers["Ais-Bucket-Props"])
+    assert (props["ec"]["enabled"], props["ec"]["objsize_limit"]) == (True, -1)
+    for query in ("", "&archpath=x"):
+        reply = http("GET", f"/v1/objects/{fresh}/nope?provider=ais{query}")
+        assert said(reply) == (400, f"t[ID]: failed to EC-recover ais://{fresh}/nope, err: no metafile")
+        assert error_of(reply)["tcode"] == "ErrFailedTo"
+    assert http("HEAD", f"/v1/objects/{fresh}/nope?provider=ais").status == 404
+
+
 def test_props_are_in_a_header(place: Place) -> None:
     """JSON; big numbers as text, checksum and versioning as objects."""
     reply = place.http.once("HEAD", f"/v1/buckets/{place.name}?provider=ais")

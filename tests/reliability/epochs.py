@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ OBJECTS, SHARDS, SAMPLES = 240, 12, 20
 # So little is read ahead that most of an epoch is still to be read where the consumer stops.
 WINDOW_BYTES, WIDTH = 256 << 10, 8
 BATCH = 12  # indices that are asked of a map-style dataset at a time
+
+log = logging.getLogger(__name__)
 
 Samples = Iterable[tuple[str, Any]]
 
@@ -149,6 +152,7 @@ class Epoch:
                     self._go.wait()
                 self.found[name, xxhash.xxh3_64_hexdigest(data)] += 1
         except BaseException as error:
+            log.warning("%s ended early: %s", self.kind, error)
             self.error = error
         finally:
             self._middle.set()

@@ -34,6 +34,7 @@ SHORT = RetryPolicy(attempts=1000, first_delay=0.1, max_delay=1, deadline=4)
 READ_TIMEOUT = 3.0  # seconds; a node that is stopped shall be one that is given up
 STOPPED_S = 30.0
 OUT_OF_THE_MAP = 2  # targets, of three
+SLICED_FROM = 64 << 10  # bytes; smaller objects are erasure coded by a copy, others by two slices
 
 WITH_BATCHES = {"batch", "auto"}
 EVERYTHING = dict.fromkeys(KINDS, "complete")
@@ -54,20 +55,24 @@ def filled(cluster: LocalCluster, *, erasure_coded: bool = False) -> AISBucket:
     bucket = AISBucket.new(cluster.endpoint, "hurt")
     content = [*objects().items(), *shards().items()]
     if erasure_coded:
-        ec = {"enabled": True, "data_slices": 1, "parity_slices": 1, "objsize_limit": 64 << 10}
+        ec = {"enabled": True, "data_slices": 1, "parity_slices": 1, "objsize_limit": SLICED_FROM}
         change = {"action": "set-bprops", "value": {"ec": ec}}
         cluster.call(f"/v1/buckets/{bucket.name}?provider=ais", change, "PATCH")
     put_all(cluster.endpoint, bucket.name, content)
     if erasure_coded:
-        cluster.until(lambda: encoded(cluster, bucket) == len(content), "objects were not erasure coded")
+        parts = sum(2 if len(data) > SLICED_FROM else 1 for _, data in content)
+        cluster.until(lambda: received(cluster, bucket) == parts, "objects were not erasure coded")
     return bucket
 
 
-def encoded(cluster: LocalCluster, bucket: AISBucket) -> int:
-    """How many objects were erasure coded."""
-    question = {"kind": "ec-put", "bck": {"name": bucket.name, "provider": "ais"}}
+def received(cluster: LocalCluster, bucket: AISBucket) -> int:
+    """How many copies and slices have come to the targets that keep them.
+
+    AIStore counts an object as encoded while they are still on their way.
+    """
+    question = {"kind": "ec-resp", "bck": {"name": bucket.name, "provider": "ais"}}
     nodes = json.loads(cluster.call("/v1/cluster?what=qryxstats", question, "GET"))
-    return sum(int(job["ext"]["ec.encode.n"]) for jobs in nodes.values() for job in jobs)
+    return sum(int(job["stats"]["loc-objs"]) for jobs in nodes.values() for job in jobs)
 
 
 def begun(

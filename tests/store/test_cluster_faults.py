@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
@@ -76,6 +77,7 @@ ONCE = [
     ("status", {"status": 429, "retry_after": 1}),
     ("status", {"status": 500}),
     ("status", {"status": 409}),
+    ("status", {"status": 400, "message": "t[x]: failed to EC-recover b/o, err: failed to read a replica"}),
     ("reset", {}),
     ("reset", {"after": 100}),
     ("cut", {"after": 0}),
@@ -343,6 +345,16 @@ def test_words_of_the_cluster(body, says):
     """Whatever the body of a refusal is, it is a named error with its words."""
     error = error_of(Reply(503, b"", body), "ais://b/o", "cannot read", 1)
     assert (type(error), error.status, says in str(error)) == (Unavailable, 503, True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("no metafile", ObjectNotFound), ("connection reset by peer", Unavailable)]
+)
+def test_the_reason_is_heard_behind_a_long_name(reason, kind):
+    """What is cut out of many words is their middle."""
+    words = f"t[x]: failed to EC-recover ais://b/{'n' * 1024}, err: {reason}"
+    error = error_of(Reply(400, b"", json.dumps({"message": words}).encode()), "ais://b/o", "cannot read", 1)
+    assert (type(error), reason in str(error), len(str(error)) < 700) == (kind, True, True)
 
 
 def test_the_checksum_is_of_the_content(place):
