@@ -9,7 +9,9 @@ from collections.abc import Callable
 from aisdatapipes.model.errors import NotFound, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.cluster import Cluster
+from aisdatapipes.store.pages import PageRead, PageTurns
 from aisdatapipes.store.shardindex import IndexJob, JobRead
+from aisdatapipes.wire.listing import CHUNKED, BriefPage, ListOptions
 
 log = logging.getLogger("aisdatapipes")
 
@@ -30,9 +32,10 @@ def indexed_by_server(cluster: Cluster, shard: AISURL, on_step: OnStep | None = 
 
     A tar that the cluster cannot index does not keep the others from their indexes: it is warned of.
 
-    Raises: ``Denied``, ``BucketNotFound``, ``StoreError`` where the cluster does not do it, or the job is stopped. It
-        takes as long as the cluster says that the job runs.
+    Raises: ``Denied``, ``BucketNotFound``, ``StoreError`` where the cluster does not do it, where it would spoil a tar,
+        or the job is stopped. It takes as long as the cluster says that the job runs.
     """
+    _check_chunks(cluster, shard, on_step)
     start = IndexJob(cluster, shard)
     start.wait()
     began, pause = time.monotonic(), _FIRST_PAUSE
@@ -56,3 +59,31 @@ def indexed_by_server(cluster: Cluster, shard: AISURL, on_step: OnStep | None = 
         raise StoreError(f"{text}; start again, or use index='client'", url=start.subject, attempts=1)
     if status.failure:
         log.warning("%s: not all of its shards could be indexed: %s", start.subject, status.failure)
+
+
+def _check_chunks(cluster: Cluster, shard: AISURL, on_step: OnStep | None) -> None:
+    """Raise where the job would spoil a tar of the bucket: one that is stored in chunks.
+
+    AIStore 5.0 notes in the metadata of each tar that it has an index, and forgets there that it lies in chunks
+    (``SaveShardIndex`` in its ``core/shard_idx.go``): from then on nobody can read it.
+    """
+    page, turns, seen = BriefPage(), PageTurns(), 0
+    while True:
+        read = PageRead(cluster, shard, ListOptions(token=page.token, uuid=page.uuid, props="name,size,cached"))
+        read.wait()
+        page, entries = read.page, read.entries
+        spoiled = next((one.name for one in entries if one.flags & CHUNKED and one.name.endswith(".tar")), None)
+        if spoiled is not None:
+            text = (
+                "it is stored in chunks (a multipart upload, or larger than the bucket's chunks.objsize_limit), and the "
+                "job of AIStore 5.0 that indexes its bucket would make it unreadable; use index='client'"
+            )
+            raise StoreError(text, url=f"{read.subject.rstrip('/')}/{spoiled}", attempts=read.attempts)
+        endless = turns.error(read, len(entries))
+        if endless is not None:
+            raise endless
+        if not page.token:
+            return
+        seen += len(entries)
+        if on_step is not None:
+            on_step(f"{read.subject}: looked for tars in chunks, objects", seen, 0)

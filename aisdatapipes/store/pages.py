@@ -10,7 +10,16 @@ from aisdatapipes.store import answers
 from aisdatapipes.store.cluster import Cluster
 from aisdatapipes.store.exchange import Exchange
 from aisdatapipes.store.transport import Reply
-from aisdatapipes.wire.listing import ARCH_DIR, REBALANCING, BriefPage, ListOptions, decoded_brief_page, encoded_list
+from aisdatapipes.wire.listing import (
+    ARCH_DIR,
+    REBALANCING,
+    BriefPage,
+    Entry,
+    ListOptions,
+    decoded_brief_page,
+    decoded_page,
+    encoded_list,
+)
 from aisdatapipes.wire.malformed import Malformed
 
 _AS_OFTEN_AS_IT_TAKES = 1_000_000  # attempts, of which the deadline allows much fewer
@@ -46,6 +55,11 @@ class PageRead(Exchange):
         self._in_order = self._of_the_cluster and not options.flags & ARCH_DIR
         self.page = BriefPage()
         self.held = 0
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All that the page tells of its objects; ``page`` has names and sizes."""
+        return decoded_page(self.reply.body).entries if self.reply is not None else []
 
     @property
     def unreadable(self) -> bool:

@@ -26,6 +26,7 @@ CACHED = 1 << 6  # is in the cluster; always set for provider ais
 IN_ARCHIVE = 1 << 7  # a member of an archive
 DIRECTORY = 1 << 8
 ARCHIVE = 1 << 9  # an archive, whose members follow
+CHUNKED = 1 << 13  # is stored in several files, as after a multipart upload
 
 # What `Page.flags` says (a bit set).
 REBALANCING = 1 << 0  # objects are being moved between targets: some of them may be missing
@@ -57,7 +58,7 @@ class Entry(
     Attributes:
         name: Name of the object; of a member, ``shard/member``; of a folder, with the slash at its end.
         size: Bytes; of a member, uncompressed.
-        flags: Bits: `CACHED`, `IN_ARCHIVE`, `DIRECTORY`, `ARCHIVE`, and a status in the `STATUS` bits.
+        flags: Bits: `CACHED`, `IN_ARCHIVE`, `DIRECTORY`, `ARCHIVE`, `CHUNKED`, and a status in the `STATUS` bits.
         checksum: Hexadecimal digest of the content.
         version: The version, as text.
         atime: Time of the last access, as RFC 822 text.
