@@ -110,8 +110,8 @@ class HeaderPass:
         if part.error is not None:
             raise _told(part.error, part)
         if part.version != self._version or part.total != self._size:
-            text = "cannot index: it was overwritten while it was read"
-            raise CorruptBody(text, url=self.url, status=206, attempts=part.attempts)
+            text = part.why_another("it was overwritten while it was read")
+            raise CorruptBody(f"cannot index: {text}", url=self.url, status=206, attempts=part.attempts)
         parser, data = self._parser, part.content()
         if part is self._first:
             _check_plain(kind(self.url, data), self.url)

@@ -75,8 +75,8 @@ def _check_chunks(cluster: Cluster, shard: AISURL, on_step: OnStep | None) -> No
         spoiled = next((one.name for one in entries if one.flags & CHUNKED and one.name.endswith(".tar")), None)
         if spoiled is not None:
             text = (
-                "it is stored in chunks (a multipart upload, or larger than the bucket's chunks.objsize_limit), and the "
-                "job of AIStore 5.0 that indexes its bucket would make it unreadable; use index='client'"
+                "it is stored in chunks (a multipart upload, or larger than the bucket's chunks.objsize_limit), and "
+                "AIStore 5.0, asked to index its bucket, would make it unreadable; use index='client'"
             )
             raise StoreError(text, url=f"{read.subject.rstrip('/')}/{spoiled}", attempts=read.attempts)
         endless = turns.error(read, len(entries))

@@ -63,8 +63,10 @@ class RunRead(PartInPieces):
         if self.error is not None and self.error.status != 416:
             run.error = self.error
         elif self.error is not None or not _is_indexed(self, run.shard, table):
-            text = "cannot read: the shard was overwritten since it was indexed; make the dataset anew"
-            run.error = CorruptBody(text, url=table.shards[run.shard], status=206, attempts=self.attempts)
+            text = self.why_another("the shard was overwritten since it was indexed; make the dataset anew")
+            run.error = CorruptBody(
+                f"cannot read: {text}", url=table.shards[run.shard], status=206, attempts=self.attempts
+            )
         else:
             run.data = self.content()
         return True

@@ -169,7 +169,7 @@ class ShardStream:
                 raise part.error
             if isinstance(part, PartInPieces):  # else it has been compared as a whole
                 if version not in (None, part.version):
-                    raise self._corrupt("it was overwritten while it was read", part)
+                    raise self._corrupt(part.why_another("it was overwritten while it was read"), part)
                 version, promised = part.version, part.checksum
             data = part.content() or b""
             if before:
@@ -213,8 +213,8 @@ class _RangeFile(io.RawIOBase):
             part = PartInMemory(first.cluster, first.url, first.owner, self._at, memory.cast("B")[:length])
             part.wait()
         if part.version != first.version:
-            text = "cannot read: it was overwritten while it was read"
-            raise CorruptBody(text, url=part.url, status=206, attempts=part.attempts)
+            text = part.why_another("it was overwritten while it was read")
+            raise CorruptBody(f"cannot read: {text}", url=part.url, status=206, attempts=part.attempts)
         self._at += length
         return length
 

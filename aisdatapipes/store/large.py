@@ -146,7 +146,7 @@ class LargeRead:
         if untold:
             self._read_whole()
         elif outdated:
-            self._begin_anew("the object was overwritten again and again while it was read")
+            self._begin_anew(part.why_another("the object was overwritten again and again while it was read"))
         elif part.error is not None:
             self._end(part.error)
         elif complete:

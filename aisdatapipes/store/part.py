@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import xxhash
+
 from aisdatapipes.model.errors import StoreError, Truncated
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store import answers
@@ -13,6 +15,10 @@ from aisdatapipes.store.read import checksum_of, is_excess, path_of, version_of
 from aisdatapipes.store.transport import Reply
 
 _ERROR_BYTES = 64 << 10  # of an answer that is no part, such as an error
+_SUMS_OF_RANGES = (
+    "its bucket gives a checksum of each range instead of the whole, so nothing tells whether it was overwritten "
+    "meanwhile; switch that off (the bucket's property checksum.enable_read_range)"
+)
 
 
 class Part(Exchange):
@@ -121,6 +127,16 @@ class Part(Exchange):
         """xxh64 of the whole object, as it came with the part; None where the cluster keeps another digest or none."""
         return None if self.reply is None else checksum_of(self.reply)
 
+    def why_another(self, otherwise: str) -> str:
+        """Why this is of another version than a part before it; ``otherwise``, where nothing else explains it."""
+        data = self._data()
+        of_itself = len(data) < self.total and self.checksum == xxhash.xxh64_hexdigest(data)
+        return _SUMS_OF_RANGES if of_itself else otherwise
+
+    @abstractmethod
+    def _data(self) -> bytes | memoryview:
+        """What has come."""
+
     def _put_body(self, reply: Reply) -> None:
         if self.sink is None:
             self.write(reply.body)
@@ -165,6 +181,9 @@ class PartInPieces(Part):
         """The bytes."""
         return b"".join(self._pieces)  # of a single piece no copy
 
+    def _data(self) -> bytes:
+        return self.content()
+
 
 class PartInMemory(Part):
     """A part that is written into the memory of the whole: a `BufferedSink`.
@@ -187,6 +206,9 @@ class PartInMemory(Part):
     def buffer_updated(self, size: int) -> None:
         """So many bytes were written there."""
         self._came += size
+
+    def _data(self) -> memoryview:
+        return self.memory[: self._came]
 
     def put(self, at: int, data: bytes) -> None:
         """Write a piece where it belongs."""

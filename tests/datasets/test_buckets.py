@@ -1,6 +1,7 @@
-"""Objects that a real cluster stores in chunks, as after a multipart upload: they are read as all others are.
+"""Buckets of a real cluster that store objects in another way: all of it is read, or the error says why not.
 
-But for one thing: the job with which AIStore 5.0 indexes the shards of a bucket would make them unreadable.
+Objects in chunks, as after a multipart upload, are read as all others are. But the job with which AIStore 5.0 indexes the
+shards of a bucket would make them unreadable.
 """
 
 from __future__ import annotations
@@ -8,7 +9,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aisdatapipes import AISIterDataset, AISShardMapDataset, AISShardReader, FetchPlan, ShardWriter, StoreError
+from aisdatapipes import (
+    AISIterDataset,
+    AISShardMapDataset,
+    AISShardReader,
+    CorruptBody,
+    FetchPlan,
+    ShardWriter,
+    StoreError,
+)
 from aisdatapipes.wire.tar import END, entry
 
 pytestmark = pytest.mark.real
@@ -21,7 +30,7 @@ OBJECTS = {"o/large": 3 * PART + 7, "o/small": 1000, "o/whole": 2 * PART}
 def bucket(request):
     """A bucket of a real cluster."""
     server = request.getfixturevalue("real_server")
-    sdk = server.client().bucket(f"chunked-{np.random.default_rng().bytes(4).hex()}").create()
+    sdk = server.client().bucket(f"special-{np.random.default_rng().bytes(4).hex()}").create()
     yield sdk
     sdk.delete(missing_ok=True)
 
@@ -52,7 +61,7 @@ def tar_of(some):
 
 
 @pytest.mark.parametrize("strategy", ["get", "batch", "ranges", "auto"])
-def test_objects(bucket, config, strategy):
+def test_objects_in_chunks(bucket, config, strategy):
     """Whatever the order in which their parts came."""
     rng = np.random.default_rng(0)
     expected = {name: rng.bytes(size) for name, size in OBJECTS.items()}
@@ -64,7 +73,7 @@ def test_objects(bucket, config, strategy):
 
 @pytest.mark.parametrize("options", [{}, {"fields": ("cls",)}, {"shuffle": True}], ids=str)
 @pytest.mark.parametrize("index", ["off", "client"])
-def test_shards(bucket, config, index, options):
+def test_shards_in_chunks(bucket, config, index, options):
     """Streamed and by places."""
     for number in range(2):
         in_chunks(bucket, f"{number}.tar", tar_of(samples(number)), backwards=bool(number))
@@ -88,3 +97,60 @@ def test_the_cluster_is_not_asked_for_an_index(bucket, config, caplog):
         writer.write({"__key__": "a", "cls": 1})
     assert "the shards are stored, but have no index" in caplog.text
     assert bucket.object("sub/1.tar").get_reader().read_all() == shard
+
+
+# ---- other properties
+
+
+def with_properties(bucket, **changes):
+    """The bucket, with other properties."""
+    control = {"action": "set-bprops", "value": changes}
+    assert bucket.client.request("PATCH", path=f"buckets/{bucket.name}", params=bucket.qparam, json=control).ok
+    return bucket
+
+
+def filled(bucket):
+    """What is in it afterwards."""
+    rng = np.random.default_rng(0)
+    expected = {name: rng.bytes(size) for name, size in OBJECTS.items()}
+    for name, data in [*expected.items(), ("s/0.tar", tar_of(samples(0)))]:
+        bucket.object(name).get_writer().put_content(data)
+    return expected
+
+
+PROPERTIES = {
+    "no checksums": {"checksum": {"type": "none"}},
+    "md5": {"checksum": {"type": "md5"}},
+    "no versions": {"versioning": {"enabled": False}},
+    "mirrored": {"mirror": {"enabled": True, "copies": 2}},
+    "checked when read": {"checksum": {"validate_warm_get": True}},
+}
+
+
+@pytest.mark.parametrize("what", PROPERTIES)
+def test_properties_that_change_nothing(bucket, config, what):
+    """Objects whole, in batches and in parts, shards in a stream and by each kind of index."""
+    expected = filled(with_properties(bucket, **PROPERTIES[what]))
+    for strategy in ("get", "batch", "ranges"):
+        plan = FetchPlan(strategy, range_bytes=PART // 2)
+        found = AISIterDataset(f"ais://{bucket.name}/o/", config=config, fetch=plan)
+        assert {name: bytes(data) for name, data in found} == expected
+    for index in ("off", "client", "server"):
+        found = AISShardReader(f"ais://{bucket.name}/s/", config=config, index=index)
+        assert {key: dict(sample) for key, sample in found} == samples(0)
+
+
+def test_checksums_of_ranges(bucket, config):
+    """They say nothing about the whole: objects are read by one request each, and what is read in parts says why not."""
+    expected = filled(with_properties(bucket, checksum={"enable_read_range": True}))
+    for strategy in ("get", "batch"):
+        found = AISIterDataset(f"ais://{bucket.name}/o/", config=config, fetch=FetchPlan(strategy))
+        assert {name: bytes(data) for name, data in found} == expected
+    parts = AISIterDataset(f"ais://{bucket.name}/o/", config=config, fetch=FetchPlan("ranges", range_bytes=PART))
+    plan = FetchPlan(range_bytes=PART)
+    readers = [
+        AISShardReader(f"ais://{bucket.name}/s/", config=config, index=one, fetch=plan) for one in ("off", "client")
+    ]
+    for dataset in (parts, *readers):
+        with pytest.raises(CorruptBody, match=r"special-.*checksum of each range.*checksum\.enable_read_range"):
+            list(dataset)
