@@ -18,6 +18,7 @@ from aisdatapipes import (
     AISIterDataset,
     AISMapDataset,
     AISMultiShardStream,
+    AISShardMapDataset,
     AISShardReader,
     AISSourceLister,
     BucketNotFound,
@@ -104,12 +105,42 @@ def test_source_lists_that_cannot_work_are_refused(make, sources):
 @pytest.mark.parametrize(
     "options",
     [{"batch_size": 0}, {"even": "x"}, {"seed": 1.5}, {"world": 1}, {"on_error": "x"}, {"max_errors": -1}, {"name_filter": 3},
-     {"name_filter": "("}],
+     {"name_filter": "("}, {"fetch": "get"}, {"fetch": {"width": 3}}, {"config": 5}, {"config": "ftp://h"}, {"prefix_map": "a"},
+     {"prefix_map": ["a"]}],
 )  # fmt: skip
 def test_options_of_datasets_are_checked(options):
     """Each wrong option is an error at construction."""
     with pytest.raises(ConfigError):
-        AISIterDataset("ais://b/", config=ClientConfig(NOBODY), **options)
+        AISIterDataset("ais://b/", **{"config": ClientConfig(NOBODY), **options})
+
+
+@pytest.mark.parametrize("options", [{"fields": 5}, {"fields": "jpg"}, {"missing": "x"}, {"index": "x"}, {"decode": 5}])
+@pytest.mark.parametrize("make", [AISShardReader, AISShardMapDataset])
+def test_options_of_shard_datasets_are_checked(make, options):
+    """Each wrong option is an error before anything is asked of the cluster."""
+    with pytest.raises(ConfigError):
+        make("ais://b/", config=ClientConfig(NOBODY), **options)
+
+
+def test_whatever_says_where_the_cluster_is(bucket):
+    """An endpoint, a config, or a client of the SDK, for every dataset."""
+    shard = tar_of({"1.cls": b"1"})
+    bucket.put("a.tar", shard)
+    bucket.put("b.tar", tar_of({"1.jpg": b"J"}))
+    url, other = f"{bucket.url}a", f"{bucket.url}b"
+    for where in (bucket.endpoint, ClientConfig(bucket.endpoint), bucket.server.client()):
+        assert [bytes(data) for _, data in AISIterDataset(url, config=where)] == [shard]
+        assert len(AISMapDataset(url, config=where)) == 1
+        assert [key for key, _ in AISShardReader(url, config=where)] == ["1"]
+        joined = AISShardMapDataset(url, config=where, join=other, index="client")
+        assert joined[0] == ("1", {"cls": b"1", "jpg": b"J"})
+
+
+@pytest.mark.parametrize("make", [lambda: FetchPlan(verify="no"), lambda: ClientConfig(NOBODY, verify="no")])
+def test_a_text_is_neither_true_nor_false(make):
+    """``verify="no"`` would be true."""
+    with pytest.raises(ConfigError, match="True or False, not 'no'"):
+        make()
 
 
 def test_nobody_listens(monkeypatch):

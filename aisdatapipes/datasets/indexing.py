@@ -20,9 +20,10 @@ from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.resolve import IndexMode, Resolved, resolve
 from aisdatapipes.flow.savedtable import table_of
 from aisdatapipes.flow.shardtable import ShardTable
-from aisdatapipes.model.config import ClientConfig, cache_folder
+from aisdatapipes.model.config import cache_folder
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.pipes.lister import checked_name_filter
+from aisdatapipes.store.source import Where
 
 log = logging.getLogger("aisdatapipes")
 
@@ -78,9 +79,7 @@ def resolved(
     return found
 
 
-def joined_columns(
-    join: Any, owner: str, config: ClientConfig | None = None, name_filter: Any = None
-) -> tuple[Catalog, ...]:
+def joined_columns(join: Any, owner: str, config: Where | None = None, name_filter: Any = None) -> tuple[Catalog, ...]:
     """What is to be listed for ``join=``: one source, or several, each of which may be a list of sources of its own."""
     if join is None:
         return ()

@@ -27,7 +27,7 @@ from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.reached import Reached
 from aisdatapipes.flow.tolerance import OnError, Tolerance
-from aisdatapipes.model.config import ClientConfig, FetchPlan
+from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError, NotResumable
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.model.world import World
@@ -39,6 +39,7 @@ from aisdatapipes.pipes.lister import checked_name_filter
 from aisdatapipes.pipes.place import current_world, with_rank
 from aisdatapipes.pipes.resume import Cursor, Identity, Items, Resume, checked_batches
 from aisdatapipes.pipes.shared import Shared
+from aisdatapipes.store.source import Where
 
 _URLS_AT_ONCE = 64
 
@@ -61,7 +62,8 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
             each. Default ``"none"`` for one rank, ``"repeat"`` for more.
         world: Rank and world size; None for those of ``torch.distributed`` or torchrun when iteration starts.
         name_filter: Keep objects whose name matches a regular expression (``re.search``), or satisfies a callable.
-        config: How to reach the cluster; None for what the clients of the sources say.
+        config: How to reach the cluster: an endpoint such as ``http://localhost:8080``, a `ClientConfig` or a
+            ``Client`` of the SDK; None for what the clients of the sources say.
         fetch: How objects are fetched.
         on_error: ``"raise"``, ``"skip"`` (counted, warned of once), or a callable on the error that answers one.
         max_errors: Items that may be skipped: a number, or a share (below 1); None for any number.
@@ -83,7 +85,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         even: Even | None = None,
         world: World | None = None,
         name_filter: Any = None,
-        config: ClientConfig | None = None,
+        config: Where | None = None,
         fetch: FetchPlan | None = None,
         on_error: OnError = "raise",
         max_errors: float | None = None,
@@ -97,7 +99,7 @@ class AISBaseIterDataset(ABC, IterableDataset[Any]):
         chosen = checked_name_filter(name_filter)
         self._catalog = Catalog(checked_parts(things, prefix_map, config, etl_name, chosen), chosen)
         self._order = Order(shuffle, seed, batch_size, even, world)
-        self._fetch = fetch or FetchPlan()
+        self._fetch = FetchPlan.of(fetch)
         self._tolerance = Tolerance(on_error, max_errors)
         self._resume = Resume()
         self._open: weakref.WeakSet[Pass] = weakref.WeakSet()

@@ -18,12 +18,13 @@ from aisdatapipes.flow.fetch import fetched
 from aisdatapipes.flow.listing import Listing
 from aisdatapipes.flow.meter import Meter
 from aisdatapipes.flow.tolerance import OnError, Tolerance
-from aisdatapipes.model.config import ClientConfig, FetchPlan
+from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.errors import ConfigError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.pipes.lister import checked_name_filter
 from aisdatapipes.pipes.resume import Items
 from aisdatapipes.pipes.shared import Shared
+from aisdatapipes.store.source import Where
 
 
 class AISBaseMapDataset(ABC, Dataset[Any]):
@@ -45,7 +46,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         prefix_map: Mapping[Any, Prefixes] | None = None,
         *,
         name_filter: Any = None,
-        config: ClientConfig | None = None,
+        config: Where | None = None,
         fetch: FetchPlan | None = None,
         on_error: OnError = "raise",
         max_errors: float | None = None,
@@ -56,7 +57,7 @@ class AISBaseMapDataset(ABC, Dataset[Any]):
         self._prefix_map = without_manifests(prefix_map)
         chosen = checked_name_filter(name_filter)
         self._catalog = Catalog(checked_parts(things, prefix_map, config, etl_name, chosen), chosen)
-        self._fetch = fetch or FetchPlan()
+        self._fetch = FetchPlan.of(fetch)
         self._tolerance = Tolerance(on_error, max_errors)
         self._shared = Shared()
         meter = Meter()

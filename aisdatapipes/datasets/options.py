@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from aisdatapipes.flow.tolerance import OnError
-from aisdatapipes.model.config import ClientConfig, FetchPlan
+from aisdatapipes.model.config import FetchPlan
 from aisdatapipes.model.world import World
 from aisdatapipes.order.deal import Even
+from aisdatapipes.store.source import Where
 
 
 class MapOptions(TypedDict, total=False):
     """Those of the map-style datasets, explained at `AISBaseIterDataset`."""
 
     name_filter: Any
-    config: ClientConfig | None
+    config: Where | None
     fetch: FetchPlan | None
     on_error: OnError
     max_errors: int | float | None

@@ -82,10 +82,9 @@ class AISShardMapDataset(AISBaseMapDataset):
                 "AISShardMapDataset needs an index: 'auto', 'server' or 'client'; AISShardReader does not"
             )
         self._columns = joined_columns(join, type(self).__name__, options.get("config"), options.get("name_filter"))
-        parsed = None if fields is None else Fields.parse(fields, missing)
-        super().__init__(bucket_list, prefix_map, **options)
+        self._chosen = Chosen(None if fields is None else Fields.parse(fields, missing), missing)
         self._decode = decoder_of(decode, missing)
-        self._chosen = Chosen(parsed, missing)
+        super().__init__(bucket_list, prefix_map, **options)  # which lists
         self._table = self._indexed(index, kept_tables(bucket_list, join), show_progress=show_progress)
 
     def _indexed(self, index: IndexMode, kept: Sequence[ShardTable], *, show_progress: bool) -> ShardTable:

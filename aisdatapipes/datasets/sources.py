@@ -12,7 +12,7 @@ from aisdatapipes.flow.listing import Listing, NameFilter
 from aisdatapipes.flow.narrowing import narrowed
 from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import ConfigError
-from aisdatapipes.store.source import Source, source_of
+from aisdatapipes.store.source import Source, Where, config_of, source_of
 
 Prefixes = str | list[str] | tuple[str, ...] | None
 
@@ -46,13 +46,15 @@ def per_source(things: Sequence[Any]) -> list[Any]:
 
 def without_manifests(prefix_map: Mapping[Any, Prefixes] | None) -> dict[Any, Prefixes]:
     """What subclasses see of ``prefix_map``: a manifest as key would travel to every worker."""
+    if not isinstance(prefix_map, Mapping | None):
+        raise ConfigError(f"prefix_map is a dict of sources and the prefixes wanted of each, not {prefix_map!r}")
     return {key: value for key, value in (prefix_map or {}).items() if listing_of(key) is None}
 
 
 def checked_parts(
     things: Sequence[Any],
     prefix_map: Mapping[Any, Prefixes] | None,
-    config: ClientConfig | None,
+    where: Where | None,
     etl_name: str | None = None,
     name_filter: NameFilter | None = None,
 ) -> tuple[Source | Listing, ...]:
@@ -62,6 +64,7 @@ def checked_parts(
     it is; a key that means none of the sources is a `ConfigError`. A manifest as key means all of its sources.
     ``name_filter`` is for manifests; what is listed is filtered by whoever lists.
     """
+    config = None if where is None else config_of(where)
     parts = [_part(thing, config, etl_name) for thing in things]
     chosen = _chosen(things, parts, prefix_map or {}, config)
     return tuple(_narrowed(part, prefixes, name_filter) for part, prefixes in zip(parts, chosen, strict=True))

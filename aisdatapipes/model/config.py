@@ -90,6 +90,15 @@ class FetchPlan:
         for name in ("width", "batch_objects", "range_bytes", "window_bytes"):
             value = getattr(self, name)
             _check(isinstance(value, int) and value >= 1, f"FetchPlan.{name} must be 1 or more", value)
+        _check(isinstance(self.verify, bool), "FetchPlan.verify must be True or False", self.verify)
+
+    @classmethod
+    def of(cls, fetch: FetchPlan | None) -> FetchPlan:
+        """The plan itself, or the one that is used where none is given."""
+        if fetch is None:
+            return cls()
+        _check(isinstance(fetch, FetchPlan), "fetch must be a FetchPlan, such as FetchPlan('get')", fetch)
+        return fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,7 @@ class ClientConfig:
             value = getattr(self, name)
             _check(_is_number(value) and value > 0, f"ClientConfig.{name} must be more than 0 seconds", value)
             object.__setattr__(self, name, min(value, A_LONG_TIME))  # also of infinity
+        _check(isinstance(self.verify, bool), "ClientConfig.verify must be True or False", self.verify)
         _check(isinstance(self.retry, RetryPolicy), "ClientConfig.retry must be a RetryPolicy", self.retry)
         self._check_token()
         if self.ca_file is not None and not os.path.exists(self.ca_file):  # noqa: PTH110 - text, not Path

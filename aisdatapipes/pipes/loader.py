@@ -72,7 +72,7 @@ class AISFileLoaderIterDataPipe(AISPipe["tuple[AISURL, ObjectStream]"]):
         self._config = self._checked_config(url)
         self._length = checked_length(length, type(self).__name__)
         self._etl_name = etl_name
-        self._fetch = fetch or FetchPlan()
+        self._fetch = FetchPlan.of(fetch)
         self._tolerance = Tolerance(on_error, max_errors)
         self._meter = Meter()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from aistore.sdk import Bucket, Client
 from aistore.sdk.dataset.data_shard import DataShard
@@ -53,7 +53,10 @@ class Source:
         return self if prefixes is None else dataclasses.replace(self, prefixes=tuple(prefixes))
 
 
-def config_of(where: str | ClientConfig | Client | RequestClient | None) -> ClientConfig:
+Where: TypeAlias = str | ClientConfig | Client  # how to reach a cluster
+
+
+def config_of(where: Where | RequestClient | None) -> ClientConfig:
     """How to reach a cluster: of an endpoint, a config, or a client of the SDK."""
     if isinstance(where, Client):
         where = where._request_client  # noqa: SLF001 - the SDK offers no public way

@@ -6,13 +6,14 @@ first dot of the last component. Where its reader splits or merges samples witho
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from aisdatapipes.model.errors import ConfigError, CorruptShard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 Missing = Literal["zero", "error", "skip"]
 
@@ -120,6 +121,8 @@ class Fields:
         """Fields as users write them: extensions, ``;`` between alternatives, ``.JPG`` meaning ``jpg``."""
         if isinstance(fields, str):
             raise ConfigError(f"fields is a tuple such as ({fields!r},), not the text {fields!r}")
+        if not isinstance(fields, Iterable):
+            raise ConfigError(f"fields is a tuple such as ('jpg;png', 'cls'), not {fields!r}")
         written = list(fields)
         if not all(isinstance(field, str) for field in written):
             raise ConfigError(f"fields must be texts such as 'jpg;png', not {written!r}")
