@@ -28,6 +28,7 @@ from aisdatapipes import (
     Denied,
     FetchPlan,
     InvalidURL,
+    Manifest,
     ObjectNotFound,
     RetryPolicy,
     StoreError,
@@ -105,13 +106,20 @@ def test_source_lists_that_cannot_work_are_refused(make, sources):
 @pytest.mark.parametrize(
     "options",
     [{"batch_size": 0}, {"even": "x"}, {"seed": 1.5}, {"world": 1}, {"on_error": "x"}, {"max_errors": -1}, {"name_filter": 3},
-     {"name_filter": "("}, {"fetch": "get"}, {"fetch": {"width": 3}}, {"config": 5}, {"config": "ftp://h"}, {"prefix_map": "a"},
-     {"prefix_map": ["a"]}],
+     {"name_filter": "("}, {"fetch": "get"}, {"fetch": {"width": 3}}, {"config": 5}, {"config": "ftp://h"}],
 )  # fmt: skip
 def test_options_of_datasets_are_checked(options):
     """Each wrong option is an error at construction."""
     with pytest.raises(ConfigError):
         AISIterDataset("ais://b/", **{"config": ClientConfig(NOBODY), **options})
+
+
+@pytest.mark.parametrize("make", [AISIterDataset, AISMapDataset, Manifest.of])
+@pytest.mark.parametrize("prefix_map", ["a", ["a"]])
+def test_prefixes_belong_to_sources(make, prefix_map):
+    """What is no mapping says of no source what is wanted."""
+    with pytest.raises(ConfigError, match="prefix_map is a dict"):
+        make("ais://b/", prefix_map, config=ClientConfig(NOBODY))
 
 
 @pytest.mark.parametrize("options", [{"fields": 5}, {"fields": "jpg"}, {"missing": "x"}, {"index": "x"}, {"decode": 5}])

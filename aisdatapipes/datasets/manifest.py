@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,11 @@ from aisdatapipes.model.config import ClientConfig
 from aisdatapipes.model.errors import ConfigError, InvalidURL, UnreadableManifest
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.pipes.lister import checked_name_filter
-from aisdatapipes.store.source import Source, config_of
+from aisdatapipes.store.source import Source, Where, config_of
 from aisdatapipes.store.write import read_object, write_object
 from aisdatapipes.wire.malformed import Malformed
 from aisdatapipes.wire.manifest import Saved, SavedFilter, SavedSource, decoded_manifest, encoded_manifest
 from aisdatapipes.wire.manifest_samples import SavedSamples
-
-if TYPE_CHECKING:
-    from aistore.sdk import Client
 
 _REMEDY = "make it again: Manifest.of(sources).save(...)"
 _SEEN = 5  # bucket URLs in a repr
@@ -89,7 +86,7 @@ class Manifest:
         prefix_map: Mapping[Any, Prefixes] | None = None,
         *,
         name_filter: Any = None,
-        config: str | ClientConfig | Client | None = None,
+        config: Where | None = None,
         index: IndexMode = "off",
     ) -> Manifest:
         """The manifest of some sources, which are listed now; or of a dataset, which is listed once at most.
@@ -134,9 +131,7 @@ class Manifest:
         return cls(listing, chosen, filter_lost=filtered, table=table, index=index)
 
     @classmethod
-    def load(
-        cls, path_or_url: str | os.PathLike[str], *, config: str | ClientConfig | Client | None = None
-    ) -> Manifest:
+    def load(cls, path_or_url: str | os.PathLike[str], *, config: Where | None = None) -> Manifest:
         """The manifest that was saved there; nothing is listed.
 
         Args:
@@ -167,7 +162,7 @@ class Manifest:
             )
         return manifest
 
-    def save(self, path_or_url: str | os.PathLike[str], *, config: str | ClientConfig | Client | None = None) -> None:
+    def save(self, path_or_url: str | os.PathLike[str], *, config: Where | None = None) -> None:
         """Write it to a file, or to an object of the cluster; whoever loads meanwhile gets the old one, or the new one.
 
         No endpoint and no token is in it, and no ``name_filter`` that is a function. The form is that of

@@ -46,9 +46,13 @@ def per_source(things: Sequence[Any]) -> list[Any]:
 
 def without_manifests(prefix_map: Mapping[Any, Prefixes] | None) -> dict[Any, Prefixes]:
     """What subclasses see of ``prefix_map``: a manifest as key would travel to every worker."""
+    return {key: value for key, value in _checked_map(prefix_map).items() if listing_of(key) is None}
+
+
+def _checked_map(prefix_map: Mapping[Any, Prefixes] | None) -> Mapping[Any, Prefixes]:
     if not isinstance(prefix_map, Mapping | None):
         raise ConfigError(f"prefix_map is a dict of sources and the prefixes wanted of each, not {prefix_map!r}")
-    return {key: value for key, value in (prefix_map or {}).items() if listing_of(key) is None}
+    return prefix_map or {}
 
 
 def checked_parts(
@@ -66,7 +70,7 @@ def checked_parts(
     """
     config = None if where is None else config_of(where)
     parts = [_part(thing, config, etl_name) for thing in things]
-    chosen = _chosen(things, parts, prefix_map or {}, config)
+    chosen = _chosen(things, parts, _checked_map(prefix_map), config)
     return tuple(_narrowed(part, prefixes, name_filter) for part, prefixes in zip(parts, chosen, strict=True))
 
 

@@ -69,9 +69,10 @@ def _check_chunks(cluster: Cluster, shard: AISURL, on_step: OnStep | None) -> No
     """
     page, turns, seen = BriefPage(), PageTurns(), 0
     while True:
+        # Without "cached" a cloud alone would answer for its bucket, and it knows of no chunks.
         read = PageRead(cluster, shard, ListOptions(token=page.token, uuid=page.uuid, props="name,size,cached"))
         read.wait()
-        page, entries = read.page, read.entries
+        page, entries = read.page, read.entries()
         spoiled = next((one.name for one in entries if one.flags & CHUNKED and one.name.endswith(".tar")), None)
         if spoiled is not None:
             text = (

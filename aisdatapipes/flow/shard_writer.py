@@ -9,17 +9,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aisdatapipes.flow.indexjob import indexed_by_server
-from aisdatapipes.model.config import MIB, ClientConfig
+from aisdatapipes.model.config import MIB
 from aisdatapipes.model.errors import ConfigError, StoreError
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store.pool import cluster_of
-from aisdatapipes.store.source import config_of
+from aisdatapipes.store.source import Where, config_of
 from aisdatapipes.store.write import write_object
 from aisdatapipes.wire.sample_tar import SampleTar, encoded_sample
 from aisdatapipes.wire.tar_header import END
 
 if TYPE_CHECKING:
-    from aistore.sdk import Client
     from typing_extensions import Self
 
 log = logging.getLogger("aisdatapipes")
@@ -41,7 +40,7 @@ class ShardWriter:
         start_shard: The first number.
         index: Have the cluster index the bucket at the end, and wait for it, so that readers find every sample by its
             place. A cluster that does not do it (before AIStore 5.0, or for want of permission) is no error; the log
-            (level INFO) tells.
+            (level INFO) tells. Nor is a bucket that has a tar in chunks, which that would spoil; the log warns.
         config: Endpoint such as ``http://localhost:8080``, a `ClientConfig` or a ``Client`` of the SDK; None for
             ``AIS_ENDPOINT``.
 
@@ -68,7 +67,7 @@ class ShardWriter:
         *,
         start_shard: int = 0,
         index: bool = True,
-        config: str | ClientConfig | Client | None = None,
+        config: Where | None = None,
     ) -> None:
         self._closed = True  # until all arguments are known to be good
         self._begun: SampleTar | None = None

@@ -56,10 +56,12 @@ class PageRead(Exchange):
         self.page = BriefPage()
         self.held = 0
 
-    @property
     def entries(self) -> list[Entry]:
-        """All that the page tells of its objects; ``page`` has names and sizes."""
-        return decoded_page(self.reply.body).entries if self.reply is not None else []
+        """All that the page tells of its objects, where ``page`` has names and sizes; raises ``CorruptBody``."""
+        try:
+            return decoded_page(self.result().body).entries
+        except Malformed as error:
+            raise self.corrupt(str(error)) from None
 
     @property
     def unreadable(self) -> bool:

@@ -18,7 +18,8 @@ from aisdatapipes import (
     ShardWriter,
     StoreError,
 )
-from aisdatapipes.wire.tar import END, entry
+from aisdatapipes.wire.tar import END
+from tests.wire.nasty import packed
 
 pytestmark = pytest.mark.real
 
@@ -56,8 +57,7 @@ def samples(shard):
 
 
 def tar_of(some):
-    members = ((f"{key}.{one}", data) for key, fields in some.items() for one, data in fields.items())
-    return b"".join(entry(*member) for member in members) + END
+    return packed(*some.items()) + END
 
 
 @pytest.mark.parametrize("strategy", ["get", "batch", "ranges", "auto"])

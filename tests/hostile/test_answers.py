@@ -7,6 +7,7 @@ import gzip
 import pytest
 
 from aisdatapipes import AISIterDataset, AISPipeError, CorruptBody, FetchPlan, InvalidURL, Truncated
+from aisdatapipes.flow.indexjob import indexed_by_server
 from aisdatapipes.model.url import AISURL
 from aisdatapipes.store import pool
 from aisdatapipes.store.cluster import Cluster
@@ -135,6 +136,20 @@ def test_entries_that_cannot_be(entry):
 
     with pytest.raises(Malformed, match="not a page"):
         decoded_brief_page(msgspec.msgpack.encode({"UUID": "u", "ContinuationToken": "", "Entries": [entry]}))
+
+
+@pytest.mark.parametrize("flags", ["8192", 0.5, [8192]])
+def test_flags_that_cannot_be(flags):
+    """Whoever lists names and sizes does not look at them; whoever does says that this is no page."""
+    import msgspec
+
+    page = {"UUID": "u", "ContinuationToken": "", "Entries": [{"n": "a.tar", "s": 1, "f": flags}]}
+    with cluster(["list"], lambda *_: whole(msgspec.msgpack.encode(page))) as server:
+        config = config_of(server.url)
+        made = Cluster(config, pool.new_transport(config))
+        with pytest.raises(CorruptBody, match="cannot list: not a page"):
+            indexed_by_server(made, AISURL.parse("ais://b/a.tar"))
+        made.transport.close()
 
 
 @pytest.mark.parametrize("change", [
